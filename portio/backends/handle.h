@@ -1,0 +1,73 @@
+/* Handles: the descriptors that belong to a port.
+
+   A handle has two queues, one for each direction.  Every operation on the
+   handle is on one of them from its start until it is complete.  On a stream
+   (a stream socket or a pipe) only the head of a queue is issued, which gives
+   contract O9; elsewhere operations are issued at once.
+
+   Who may touch what
+   - id, pending, dead: under the port's lock.  An id is checked when an
+     operation is submitted; from then on `pending` keeps the record in place.
+   - fd, closing, the queues and the engine's fields: under the engine's lock of
+     the handle: the port's lock in io_uring.c, `lock` in epoll.c.  On a
+     thread-bound port there is no lock: the owner alone comes here.
+   - Lock order: a handle's lock, then the port's lock.
+
+   A record is used again only when it is dead and nothing is pending, and then
+   with another id: what is left of its former life can not match (K6). */
+#ifndef PORTIO_HANDLE_H
+#define PORTIO_HANDLE_H
+
+#include <pthread.h>
+
+#include "operation.h"
+
+enum direction { DIRECTION_READ = 0, DIRECTION_WRITE = 1 };
+
+struct handle {
+    uint64_t id;      /* index in the low 24 bits, life above; 0: closed */
+    uint32_t index;
+    uint32_t pending; /* operations from submit to completion, and visitors */
+    struct handle *next_free;
+    int fd;
+    int type;         /* portio_handle_type */
+    int family;
+    bool dead;        /* give the record back when pending reaches 0 */
+    bool closing;     /* operations that arrive now are cancelled */
+    struct op_list queue[2];
+
+    /* The epoll engine's. */
+    pthread_mutex_t lock;
+    bool ready[2];           /* the next attempt may succeed */
+    bool armed;              /* in the epoll set */
+    bool close_when_idle;    /* closed by the last helper thread that uses fd */
+    uint32_t in_pool;        /* operations that a helper thread works on */
+    int original_flags;      /* of the open file, given back on release; -1: untouched */
+};
+
+struct handles {
+    struct handle **chunks;
+    uint32_t count;          /* records that exist */
+    struct handle *free;
+    uint64_t life;           /* the next id's upper part */
+};
+
+int handles_create(struct handles *handles);
+void handles_destroy(struct handles *handles);
+/* A record with a new id, or NULL when memory is exhausted. */
+struct handle *handles_add(struct handles *handles);
+struct handle *handles_at(struct handles *handles, uint32_t index);
+struct handle *handles_find(struct handles *handles, uint64_t id);
+void handles_remove(struct handles *handles, struct handle *handle);
+
+/* What the descriptor is: fills type and family.  0 or -errno. */
+int handle_inspect(struct handle *handle, int fd);
+
+enum direction op_direction(const struct op *op);
+/* True: takes its turn behind the operations of the same direction. */
+bool op_is_ordered(const struct op *op);
+/* True: completes without data once the stream is readable (a zero-byte
+   receive, which IOCP servers use to wait without a buffer). */
+bool op_is_readiness_probe(const struct op *op);
+
+#endif

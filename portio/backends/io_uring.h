@@ -1,0 +1,72 @@
+/* The io_uring engine, inside.
+
+   io_uring.c           the engine's functions (engine.h): start, wait, close
+   io_uring_issue.c     an operation becomes a submission
+   io_uring_reap.c      a completion becomes the end, or the next step, of one
+   io_uring_ring.c      the ring itself
+   io_uring_features.c  what the kernel can do
+
+   Everything here but entering the kernel happens under the port's lock.
+
+   user_data of a submission is the operation's token; with bit 63 set it is
+   the request to cancel that token.  Slot 0 belongs to the engine itself. */
+#ifndef PORTIO_IO_URING_H
+#define PORTIO_IO_URING_H
+
+#include "engine.h"
+#include "io_uring_ring.h"
+#include "transfer.h"
+
+enum uring_feature {
+    FEATURE_SUBMIT_ALL,
+    FEATURE_COOP_TASKRUN,
+    FEATURE_SINGLE_ISSUER,
+    FEATURE_DEFER_TASKRUN,
+    FEATURE_NO_IOWAIT,
+    FEATURE_COUNT
+};
+
+uint64_t uring_features(const portio_options *options);
+
+#define USER_WAKE (UINT64_C(1) << PORTIO_SLOT_BITS)      /* a NOP that ends a wait */
+#define USER_WAKE_POLL (UINT64_C(2) << PORTIO_SLOT_BITS) /* the eventfd of other threads */
+#define USER_CANCEL (UINT64_C(1) << 63)
+
+/* op->phase */
+enum uring_phase {
+    PHASE_DIRECT,     /* the operation itself is with the kernel */
+    PHASE_POLL,       /* a poll stands for it: it was not ready, or only asks */
+    PHASE_ASYNC,      /* again, in a kernel thread: it would have blocked */
+    PHASE_FILL,       /* SendFile: reading from the file */
+    PHASE_DRAIN       /* SendFile: sending the block */
+};
+
+#define SENDFILE_BLOCK (128u * 1024)
+/* How often a request is tried again that the kernel dropped with an error that
+   is not the operation's own. */
+#define RETRIES_MOST 16
+
+struct engine {
+    struct ring ring;
+    uint32_t enter_flags;     /* added to each enter that waits */
+    bool defers;              /* DEFER_TASKRUN: only the owner's enter completes */
+    int wake_fd;              /* thread-bound: eventfd for other threads, else -1 */
+    bool wake_armed;
+    int notify_fd;            /* eventfd of portio_fileno, -1 before */
+    int sentinel;             /* reads end of file when the kernel freed the ring; -1: none */
+    struct op *_Atomic waiting; /* operations that found the submission ring full;
+                                   without the lock only a hint */
+    struct op *waiting_last;
+};
+
+/* io_uring_issue.c */
+void uring_issue(portio_port *port, struct op *op);
+void uring_issue_waiting(portio_port *port);
+bool uring_prepare_cancel(portio_port *port, struct op *op);
+bool uring_prepare_wake(portio_port *port);
+bool uring_prepare_wake_poll(portio_port *port);
+
+/* io_uring_reap.c */
+void uring_finish(portio_port *port, struct op *op); /* error and nbytes are set */
+
+#endif

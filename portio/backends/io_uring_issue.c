@@ -1,0 +1,210 @@
+/* An operation becomes a submission. */
+#include "io_uring.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+static uint64_t address_of(const void *pointer)
+{
+    return (uint64_t)(uintptr_t)pointer;
+}
+
+static void prepare_poll(struct uring_sqe *sqe, const struct op *op)
+{
+    sqe->opcode = URING_POLL_ADD;
+    sqe->op_flags = op_direction(op) == DIRECTION_READ ? POLLIN : POLLOUT;
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    sqe->op_flags = sqe->op_flags << 16 | sqe->op_flags >> 16; /* io_uring_enter(2), poll32 */
+#endif
+}
+
+static void prepare_message(struct uring_sqe *sqe, struct op *op, bool sends)
+{
+    bool plain = !(op->flags & PORTIO_VECTORED) && op->address == NULL;
+    sqe->op_flags = (uint32_t)transfer_message_flags(op);
+    if (plain) {
+        sqe->opcode = sends ? URING_SEND : URING_RECV;
+        sqe->address = address_of(op->buffer);
+        sqe->length = transfer_length(op);
+    } else {
+        sqe->opcode = sends ? URING_SENDMSG : URING_RECVMSG;
+        sqe->address = address_of(transfer_header(op));
+        sqe->length = 1;
+    }
+}
+
+static void prepare_file(struct uring_sqe *sqe, struct op *op, bool writes)
+{
+    /* -1: no offset, or the file's own position (since 5.6). */
+    sqe->offset = op->handle->type == PORTIO_FILE ? (uint64_t)op->argument : UINT64_MAX;
+    if (op->flags & PORTIO_VECTORED) {
+        uint32_t count;
+        sqe->opcode = writes ? URING_WRITEV : URING_READV;
+        sqe->address = address_of(transfer_vectors(op, &count));
+        sqe->length = count;
+    } else {
+        sqe->opcode = writes ? URING_WRITE : URING_READ;
+        sqe->address = address_of(op->buffer);
+        sqe->length = transfer_length(op);
+    }
+}
+
+static void prepare_sendfile(struct uring_sqe *sqe, struct op *op)
+{
+    if (op->phase == PHASE_FILL) {
+        sqe->opcode = URING_READ;
+        sqe->fd = (int)op->file;
+        sqe->offset = (uint64_t)op->argument;
+        sqe->address = address_of(op->u.sendfile.block);
+        sqe->length = op->length < SENDFILE_BLOCK ? (uint32_t)op->length : SENDFILE_BLOCK;
+    } else {
+        sqe->opcode = URING_SEND;
+        sqe->op_flags = MSG_NOSIGNAL;
+        sqe->address = address_of(op->u.sendfile.block + op->u.sendfile.sent);
+        sqe->length = op->u.sendfile.filled - op->u.sendfile.sent;
+    }
+}
+
+static void prepare(struct uring_sqe *sqe, struct op *op)
+{
+    sqe->user_data = op->token;
+    sqe->fd = op->handle != NULL ? op->handle->fd : -1;
+    if (op->phase == PHASE_POLL) {
+        prepare_poll(sqe, op);
+        return;
+    }
+    if (op->phase == PHASE_ASYNC)
+        sqe->flags |= URING_SQE_ASYNC;
+    switch ((enum portio_kind)op->kind) {
+    case PORTIO_ACCEPT:
+        sqe->opcode = URING_ACCEPT;
+        sqe->op_flags = SOCK_CLOEXEC;
+        break;
+    case PORTIO_CONNECT:
+        sqe->opcode = URING_CONNECT;
+        sqe->address = address_of(op->address);
+        sqe->offset = *op->address_length;
+        break;
+    case PORTIO_RECV:
+    case PORTIO_RECVFROM:
+        prepare_message(sqe, op, false);
+        break;
+    case PORTIO_SEND:
+    case PORTIO_SENDTO:
+        prepare_message(sqe, op, true);
+        break;
+    case PORTIO_SHUTDOWN:
+        sqe->opcode = URING_SHUTDOWN;
+        sqe->length = (uint32_t)op->argument;
+        break;
+    case PORTIO_SENDFILE:
+        prepare_sendfile(sqe, op);
+        break;
+    case PORTIO_READ:
+        prepare_file(sqe, op, false);
+        break;
+    case PORTIO_WRITE:
+        prepare_file(sqe, op, true);
+        break;
+    case PORTIO_SYNC:
+        sqe->opcode = URING_FSYNC;
+        sqe->op_flags = op->flags & PORTIO_DATA_ONLY ? URING_FSYNC_DATASYNC : 0;
+        break;
+    case PORTIO_TIMER:
+        sqe->opcode = URING_TIMEOUT;
+        sqe->address = address_of(&op->u.time); /* CLOCK_MONOTONIC, absolute */
+        sqe->length = 1;
+        sqe->op_flags = URING_TIMEOUT_ABS;
+        break;
+    }
+}
+
+void uring_issue(portio_port *port, struct op *op)
+{
+    struct engine *engine = port->engine;
+    /* Behind those that wait already, or order would be lost. */
+    struct uring_sqe *sqe = engine->waiting == NULL ? ring_sqe(&engine->ring) : NULL;
+    if (sqe == NULL) {
+        atomic_store(&op->state, OP_QUEUED);
+        op->waits = true;
+        op->next_waiting = NULL;
+        if (engine->waiting == NULL)
+            engine->waiting = op;
+        else
+            engine->waiting_last->next_waiting = op;
+        engine->waiting_last = op;
+        return;
+    }
+    prepare(sqe, op);
+    ring_push(&engine->ring);
+    atomic_store(&op->state, OP_ISSUED);
+}
+
+void uring_issue_waiting(portio_port *port)
+{
+    struct engine *engine = port->engine;
+    while (engine->waiting != NULL) {
+        struct op *op = engine->waiting;
+        if (!atomic_load(&op->cancel_wanted)) {
+            struct uring_sqe *sqe = ring_sqe(&engine->ring);
+            if (sqe == NULL)
+                return;
+            prepare(sqe, op);
+            ring_push(&engine->ring);
+            atomic_store(&op->state, OP_ISSUED);
+        }
+        engine->waiting = op->next_waiting;
+        op->waits = false;
+        if (atomic_load(&op->state) == OP_QUEUED) {
+            op->error = ECANCELED;
+            uring_finish(port, op);
+        }
+    }
+}
+
+bool uring_prepare_cancel(portio_port *port, struct op *op)
+{
+    struct engine *engine = port->engine;
+    struct uring_sqe *sqe = ring_sqe(&engine->ring);
+    if (sqe == NULL)
+        return false;
+    sqe->opcode = URING_ASYNC_CANCEL;
+    sqe->fd = -1;
+    sqe->address = op->token;
+    sqe->user_data = op->token | USER_CANCEL;
+    ring_push(&engine->ring);
+    return true;
+}
+
+bool uring_prepare_wake(portio_port *port)
+{
+    struct engine *engine = port->engine;
+    struct uring_sqe *sqe = ring_sqe(&engine->ring);
+    if (sqe == NULL)
+        return false;
+    sqe->opcode = URING_NOP;
+    sqe->fd = -1;
+    sqe->user_data = USER_WAKE;
+    ring_push(&engine->ring);
+    return true;
+}
+
+bool uring_prepare_wake_poll(portio_port *port)
+{
+    struct engine *engine = port->engine;
+    struct uring_sqe *sqe = ring_sqe(&engine->ring);
+    if (sqe == NULL)
+        return false;
+    sqe->opcode = URING_POLL_ADD;
+    sqe->fd = engine->wake_fd;
+    sqe->op_flags = POLLIN;
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    sqe->op_flags <<= 16;
+#endif
+    sqe->length = URING_POLL_MULTI;
+    sqe->user_data = USER_WAKE_POLL;
+    ring_push(&engine->ring);
+    engine->wake_armed = true;
+    return true;
+}

@@ -1,0 +1,223 @@
+/* A completion of the ring becomes the end of an operation, or its next step. */
+#include "io_uring.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* Linux-internal, but seen by some completions of interrupted kernel threads. */
+#define ERESTARTSYS 512
+
+void uring_finish(portio_port *port, struct op *op)
+{
+    struct handle *handle = op->handle;
+    struct op *next = NULL;
+    if (op->kind == PORTIO_SENDFILE) {
+        free(op->u.sendfile.block);
+        op->u.sendfile.block = NULL;
+    }
+    if (handle != NULL) {
+        struct op_list *queue = &handle->queue[op_direction(op)];
+        op_list_remove(queue, op);
+        next = queue->head;
+    }
+    port_complete_locked(port, op);
+    /* The one behind it on a stream; in a closing handle it was cancelled. */
+    if (next != NULL && !handle->closing && !next->waits &&
+        atomic_load(&next->state) == OP_QUEUED)
+        uring_issue(port, next);
+}
+
+static void finish_with(portio_port *port, struct op *op, int error)
+{
+    op->error = error;
+    uring_finish(port, op);
+}
+
+/* An error that is not the operation's own.  A thread that submits and ends
+   takes its requests along: they fail with ECANCELED, or EFAULT where the kernel
+   was about to go on with them (io_req_task_submit).  Interrupted kernel threads
+   say EINTR.  Nothing was moved, so the request is simply made again; EFAULT
+   may also be the buffer's fault, which the bound on retries finds out. */
+static bool is_foreign(const struct op *op, int32_t result)
+{
+    switch (result) {
+    case -ECANCELED:
+    case -EINTR:
+    case -ERESTARTSYS:
+        return true;
+    case -EFAULT:
+        return op->retries < RETRIES_MOST;
+    default:
+        return false;
+    }
+}
+
+/* Closing the handle ended the stream under the operation (K5): that is the
+   cancel at work, and must not look like the peer's doing (O6). */
+static bool is_own_shutdown(const struct op *op, int32_t result)
+{
+    if (op->handle == NULL || !op->handle->closing)
+        return false;
+    if (result < 0)
+        return true;
+    return result == 0 && (op->kind == PORTIO_RECV || op->kind == PORTIO_RECVFROM);
+}
+
+static void sendfile_advance(portio_port *port, struct op *op, int32_t result)
+{
+    if (result < 0) {
+        finish_with(port, op, -result);
+        return;
+    }
+    if (op->phase == PHASE_FILL) {
+        if (result == 0) {
+            finish_with(port, op, 0); /* the end of the file */
+            return;
+        }
+        op->argument += result;
+        op->length -= (uint32_t)result;
+        op->u.sendfile.filled = (uint32_t)result;
+        op->u.sendfile.sent = 0;
+        op->phase = PHASE_DRAIN;
+    } else {
+        op->nbytes += result;
+        op->u.sendfile.sent += (uint32_t)result;
+        if (op->u.sendfile.sent == op->u.sendfile.filled) {
+            if (op->length == 0) {
+                finish_with(port, op, 0);
+                return;
+            }
+            op->phase = PHASE_FILL;
+        }
+    }
+    if (atomic_load(&op->cancel_wanted))
+        finish_with(port, op, ECANCELED);
+    else
+        uring_issue(port, op);
+}
+
+static void operation_advance(portio_port *port, struct op *op, int32_t result)
+{
+    bool cancelled = atomic_load(&op->cancel_wanted);
+    if (is_own_shutdown(op, result)) {
+        finish_with(port, op, ECANCELED);
+        return;
+    }
+    if (is_foreign(op, result)) {
+        if (cancelled) {
+            finish_with(port, op, ECANCELED);
+        } else {
+            if (result == -EFAULT)
+                op->retries++;
+            uring_issue(port, op);
+        }
+        return;
+    }
+    if (op->phase == PHASE_POLL) {
+        /* A poll that ends with an error flag is told by the operation itself. */
+        if (result < 0) {
+            finish_with(port, op, -result);
+        } else if (op_is_readiness_probe(op)) {
+            finish_with(port, op, 0);
+        } else if (cancelled) {
+            finish_with(port, op, ECANCELED);
+        } else {
+            op->phase = PHASE_DIRECT;
+            uring_issue(port, op);
+        }
+        return;
+    }
+    if (op->kind == PORTIO_TIMER) {
+        finish_with(port, op, result == -ETIME ? 0 : -result);
+        return;
+    }
+    if (result == -EAGAIN && !cancelled) {
+        /* The program made the descriptor non-blocking, so the kernel did not
+           arm a poll by itself (seen with O_NONBLOCK pipes and listeners); a
+           file wants a thread that may block. */
+        if (op->kind == PORTIO_SENDFILE && op->phase == PHASE_FILL) {
+            finish_with(port, op, EAGAIN);
+            return;
+        }
+        if (op->kind != PORTIO_SENDFILE)
+            op->phase = op->handle->type == PORTIO_FILE ? PHASE_ASYNC : PHASE_POLL;
+        uring_issue(port, op);
+        return;
+    }
+    if (op->kind == PORTIO_SENDFILE) {
+        sendfile_advance(port, op, result);
+        return;
+    }
+    if (transfer_advance(op, result) == TRANSFER_COMPLETE)
+        uring_finish(port, op);
+    else if (cancelled)
+        finish_with(port, op, ECANCELED);
+    else
+        uring_issue(port, op);
+}
+
+/* The answer to a request to cancel.  "Not found" while the operation is still
+   out means that it was between two steps inside the kernel: ask again. */
+static void cancel_answered(portio_port *port, uint64_t token, int32_t result)
+{
+    struct op *op = slots_find(&port->slots, token);
+    if (result != -ENOENT || op == NULL || op->token != token ||
+        atomic_load(&op->state) != OP_ISSUED || op->retries >= RETRIES_MOST)
+        return;
+    if (uring_prepare_cancel(port, op))
+        op->retries++;
+}
+
+static void completion_handle(portio_port *port, const struct uring_cqe *cqe)
+{
+    struct engine *engine = port->engine;
+    if (cqe->user_data & USER_CANCEL) {
+        cancel_answered(port, cqe->user_data & ~USER_CANCEL, cqe->res);
+        return;
+    }
+    if ((cqe->user_data & PORTIO_SLOT_MASK) == 0) {
+        if (cqe->user_data == USER_WAKE_POLL) {
+            uint64_t count;
+            if (!(cqe->flags & URING_CQE_MORE))
+                engine->wake_armed = false;
+            /* Before the inbox is read: what is put there later wakes again. */
+            (void)!read(engine->wake_fd, &count, sizeof count);
+        }
+        return;
+    }
+    struct op *op = slots_find(&port->slots, cqe->user_data);
+    if (op != NULL && op->token == cqe->user_data && atomic_load(&op->state) == OP_ISSUED)
+        operation_advance(port, op, cqe->res);
+}
+
+static bool ring_drain(portio_port *port)
+{
+    struct ring *ring = &((struct engine *)port->engine)->ring;
+    uint32_t head = atomic_load_explicit(ring->cq_head, memory_order_relaxed);
+    uint32_t tail = atomic_load_explicit(ring->cq_tail, memory_order_acquire);
+    if (head == tail)
+        return false;
+    do {
+        struct uring_cqe cqe = ring->cqes[head++ & ring->cq_mask];
+        completion_handle(port, &cqe);
+    } while (head != tail);
+    atomic_store_explicit(ring->cq_head, head, memory_order_release);
+    return true;
+}
+
+void engine_harvest(portio_port *port)
+{
+    struct ring *ring = &((struct engine *)port->engine)->ring;
+    bool any = ring_drain(port);
+    /* More completions than the ring has places wait in the kernel (NODROP) until
+       somebody makes room and asks: the one system call here, and a rare one. */
+    while (atomic_load_explicit(ring->sq_flags, memory_order_relaxed) & URING_SQ_CQ_OVERFLOW) {
+        int result = ring_enter(ring, 0, 0, URING_ENTER_GETEVENTS, -1);
+        if (!ring_drain(port) && result < 0 && result != -EINTR)
+            break; /* nothing moves; the next wait asks again */
+        any = true;
+    }
+    if (any)
+        uring_issue_waiting(port);
+}

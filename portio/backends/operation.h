@@ -1,0 +1,109 @@
+/* One operation inside an engine: the record behind a token.
+
+   Who may touch it.  A record lives in the port's slot table (slots.h), at an
+   address that never changes while the port lives.
+   - token, handle, flags and cancel_wanted: written under the port's lock.
+   - state and the links: under the lock that `state` names below.
+   - everything else belongs to whoever carries the operation forward: the
+     starter until it is on a list, then the engine, then the queue. */
+#ifndef PORTIO_OPERATION_H
+#define PORTIO_OPERATION_H
+
+#include <stdatomic.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "native.h"
+
+struct handle;
+
+enum op_state {
+    OP_FREE,     /* no operation; the slot may be used by Python */
+    OP_STARTING, /* a thread in portio_submit owns it */
+    OP_QUEUED,   /* on its handle's queue, waits for its turn (engine's lock) */
+    OP_ISSUED,   /* the system, or a helper thread, works on it (engine's lock) */
+    OP_DONE      /* complete: in the packet queue, or waiting for portio_wait
+                    (the port's lock) */
+};
+
+struct op {
+    uint64_t token;
+    struct op *next; /* an operation is on at most one list at a time */
+    struct op *previous;
+    struct handle *handle;
+    _Atomic uint8_t state;
+    uint8_t kind;
+    uint8_t flags;   /* portio_request_flag */
+    uint8_t phase;   /* the engine's: which step of a composed operation is under way */
+    _Atomic bool cancel_wanted;
+    bool posted;     /* a packet that was posted; no operation at all */
+    uint8_t retries; /* the engine's: bounds what it tries again */
+    bool waits;      /* the engine's: on its list of operations to issue later */
+    struct op *next_waiting;
+    int32_t error;
+    int64_t nbytes;  /* moved so far; at the end the completion's nbytes */
+    int64_t argument;
+    void *buffer;    /* advances as bytes are moved */
+    uint64_t length; /* what is left: bytes, or vectors when PORTIO_VECTORED */
+    void *address;
+    uint32_t *address_length;
+    int64_t file;    /* SendFile: the source; else unused */
+    union {
+        struct {
+            struct msghdr header;
+            struct iovec one; /* the vector of an operation with one buffer */
+        } message;
+        struct {
+            int64_t seconds;
+            int64_t nanoseconds;
+        } time;
+        struct {
+            char *block;      /* the bytes on their way */
+            uint32_t filled;
+            uint32_t sent;
+        } sendfile;
+        int64_t deadline;
+    } u;
+    uint32_t heap_index;      /* the epoll engine's timer heap */
+};
+
+/* A doubly linked list of operations; removal from the middle is O(1), which
+   cancelling ten thousand of them needs. */
+struct op_list {
+    struct op *head;
+    struct op *tail;
+};
+
+static inline void op_list_append(struct op_list *list, struct op *op)
+{
+    op->next = NULL;
+    op->previous = list->tail;
+    if (list->tail != NULL)
+        list->tail->next = op;
+    else
+        list->head = op;
+    list->tail = op;
+}
+
+static inline void op_list_remove(struct op_list *list, struct op *op)
+{
+    if (op->previous != NULL)
+        op->previous->next = op->next;
+    else
+        list->head = op->next;
+    if (op->next != NULL)
+        op->next->previous = op->previous;
+    else
+        list->tail = op->previous;
+    op->next = op->previous = NULL;
+}
+
+static inline struct op *op_list_take(struct op_list *list)
+{
+    struct op *op = list->head;
+    if (op != NULL)
+        op_list_remove(list, op);
+    return op;
+}
+
+#endif

@@ -1,0 +1,122 @@
+/* The door's functions for handles. */
+#include "engine.h"
+
+#include <errno.h>
+
+struct handle *port_handle_visit(portio_port *port, uint64_t id)
+{
+    port_lock(port);
+    struct handle *handle = handles_find(&port->handles, id);
+    if (handle != NULL)
+        handle->pending++;
+    port_unlock(port);
+    return handle;
+}
+
+void port_handle_leave_locked(portio_port *port, struct handle *handle)
+{
+    handle->pending--;
+    if (handle->pending == 0 && handle->dead)
+        handles_remove(&port->handles, handle);
+}
+
+void port_handle_leave(portio_port *port, struct handle *handle)
+{
+    port_lock(port);
+    port_handle_leave_locked(port, handle);
+    port_unlock(port);
+}
+
+int portio_handle_open(portio_port *port, int64_t descriptor, portio_handle *out)
+{
+    if (descriptor < 0 || descriptor > INT32_MAX)
+        return PORTIO_SYSTEM - EBADF;
+    int refused = port_enter(port);
+    if (refused != 0)
+        return refused;
+    port_lock(port);
+    struct handle *handle = NULL;
+    if (atomic_load(&port->closing))
+        refused = PORTIO_CLOSED;
+    else if ((handle = handles_add(&port->handles)) == NULL)
+        refused = PORTIO_NO_MEMORY;
+    port_unlock(port);
+    if (refused == 0) {
+        int error = handle_inspect(handle, (int)descriptor);
+        if (error == 0)
+            error = engine_handle_open(port, handle);
+        if (error != 0) {
+            port_lock(port);
+            handles_remove(&port->handles, handle);
+            port_unlock(port);
+            refused = PORTIO_SYSTEM + error;
+        } else {
+            out->id = handle->id;
+            out->type = handle->type;
+            out->family = handle->family;
+        }
+    }
+    port_leave(port);
+    return refused;
+}
+
+int portio_handle_release(portio_port *port, uint64_t id)
+{
+    int refused = port_enter(port);
+    if (refused != 0)
+        return refused;
+    port_lock(port);
+    struct handle *handle = handles_find(&port->handles, id);
+    if (atomic_load(&port->closing))
+        refused = PORTIO_CLOSED;
+    else if (handle == NULL)
+        refused = PORTIO_NO_HANDLE;
+    else if (handle->pending > 0)
+        refused = PORTIO_BUSY;
+    else
+        handle->id = 0; /* nothing can start on it any more */
+    port_unlock(port);
+    if (refused == 0) {
+        engine_handle_release(port, handle);
+        port_lock(port);
+        handles_remove(&port->handles, handle);
+        port_unlock(port);
+    }
+    port_leave(port);
+    return refused;
+}
+
+static int handle_end(portio_port *port, uint64_t id, bool close_it)
+{
+    int refused = port_enter(port);
+    if (refused != 0)
+        return refused;
+    port_lock(port);
+    struct handle *handle = handles_find(&port->handles, id);
+    if (atomic_load(&port->closing))
+        refused = PORTIO_CLOSED;
+    else if (handle == NULL)
+        refused = PORTIO_NO_HANDLE;
+    else {
+        handle->id = 0;
+        handle->dead = true;
+        handle->pending++; /* as a visitor */
+    }
+    port_unlock(port);
+    if (refused == 0) {
+        engine_handle_close(port, handle, close_it);
+        port_handle_leave(port, handle);
+    }
+    port_leave(port);
+    return refused;
+}
+
+int portio_handle_close(portio_port *port, uint64_t id)
+{
+    return handle_end(port, id, true);
+}
+
+int portio_handle_abandon(portio_port *port, uint64_t id)
+{
+    return handle_end(port, id, false);
+}

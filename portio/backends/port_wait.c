@@ -1,0 +1,324 @@
+/* Threads that wait: for any packet (portio_get), for one unqueued operation
+   (portio_wait), or for a port to become idle (portio_port_close). */
+#include "engine.h"
+
+/* Waits in the system as the reaper.  Lock held before and after, not during.
+   False: a signal arrived. */
+bool port_drive(portio_port *port, struct waiter *me, int64_t deadline)
+{
+    port->reaper = me;
+    port->reaper_waits = true;
+    port->reaper_thread = port_thread_mark();
+    port_unlock(port);
+    bool undisturbed = engine_wait(port, deadline);
+    port_lock(port);
+    port->reaper_waits = false;
+    /* In this order: harvesting takes back the wake-up that a full inbox sent. */
+    engine_harvest(port);
+    if (port->thread_bound)
+        port_inbox_read(port);
+    return undisturbed;
+}
+
+static int64_t deadline_after(int64_t timeout)
+{
+    if (timeout < 0)
+        return DEADLINE_NEVER;
+    if (timeout == 0)
+        return DEADLINE_POLL;
+    int64_t now = monotonic_now();
+    return timeout < DEADLINE_NEVER - now ? now + timeout : DEADLINE_NEVER;
+}
+
+static void record_packet(struct op *op, portio_completion *record)
+{
+    record->token = op->token;
+    record->nbytes = op->nbytes;
+    record->status = (int64_t)(uint32_t)op->error;
+    /* From here on Python may use the slot for another operation. */
+    atomic_store_explicit(&op->state, OP_FREE, memory_order_release);
+}
+
+/* Takes what may be taken; the thread holds a place afterwards. */
+static uint32_t packets_take(portio_port *port, struct member *member,
+                             portio_completion *records, uint32_t count, uint32_t limit)
+{
+    if (port->packets.head == NULL || (count == 0 && port->running >= port->concurrency))
+        return count;
+    while (count < limit && port->packets.head != NULL)
+        record_packet(op_list_take(&port->packets), &records[count++]);
+    member_take_place(port, member);
+    return count;
+}
+
+static void stack_push(portio_port *port, struct waiter *me)
+{
+    me->above = NULL;
+    me->below = port->top;
+    if (port->top != NULL)
+        port->top->above = me;
+    port->top = me;
+    me->stacked = true;
+}
+
+static void stack_remove(portio_port *port, struct waiter *me)
+{
+    if (!me->stacked)
+        return;
+    if (me->above != NULL)
+        me->above->below = me->below;
+    else
+        port->top = me->below;
+    if (me->below != NULL)
+        me->below->above = me->above;
+    me->stacked = false;
+}
+
+static void others_add(portio_port *port, struct waiter *me)
+{
+    me->above = NULL;
+    me->below = port->others;
+    if (port->others != NULL)
+        port->others->above = me;
+    port->others = me;
+}
+
+static void others_remove(portio_port *port, struct waiter *me)
+{
+    if (me->above != NULL)
+        me->above->below = me->below;
+    else
+        port->others = me->below;
+    if (me->below != NULL)
+        me->below->above = me->above;
+}
+
+/* True when this waiter should look at the system itself. */
+static bool may_drive(const portio_port *port, const struct waiter *me)
+{
+    if (port->reaper != NULL && port->reaper != me)
+        return false;
+    return port->running < port->concurrency || port->others != NULL || !me->stacked;
+}
+
+/* One sleep of a waiter, in the system or on its futex.  Lock held before and
+   after.  False: a signal arrived. */
+static bool waiter_sleep(portio_port *port, struct waiter *me, int64_t deadline)
+{
+    if (may_drive(port, me)) {
+        bool undisturbed = port_drive(port, me, deadline);
+        port_balance(port);
+        return undisturbed;
+    }
+    if (port->reaper == me) {
+        port->reaper = NULL; /* at the cap: whoever frees a place appoints again */
+        port_balance(port);
+    }
+    if (me->granted != NULL)
+        return true;
+    atomic_store_explicit(&me->word, 0, memory_order_relaxed);
+    port_unlock(port);
+    enum futex_result result = futex_wait(&me->word, 0, deadline);
+    port_lock(port);
+    return result != FUTEX_SIGNALLED;
+}
+
+/* After the queue was emptied: the descriptor of portio_fileno must say so. */
+static void quiet_descriptor(portio_port *port)
+{
+    if (!port->notifying || port->packets.head != NULL)
+        return;
+    port->notified = false;
+    engine_unnotify(port);
+    engine_harvest(port);
+    if (port->packets.head != NULL && !port->notified) {
+        port->notified = true;
+        engine_notify(port);
+    }
+}
+
+/* The wait of portio_get.  Lock held before and after. */
+static int get_waiting(portio_port *port, struct member *member, portio_completion *records,
+                       uint32_t limit, int64_t deadline)
+{
+    struct waiter me = {.member = member};
+    int result = 0;
+    stack_push(port, &me);
+    while (me.granted == NULL) {
+        if (atomic_load_explicit(&port->closing, memory_order_relaxed)) {
+            result = PORTIO_CLOSED;
+            break;
+        }
+        bool undisturbed = waiter_sleep(port, &me, deadline);
+        if (me.granted != NULL)
+            break;
+        if (!undisturbed) {
+            result = PORTIO_INTERRUPTED;
+            break;
+        }
+        if (deadline != DEADLINE_NEVER && monotonic_now() >= deadline)
+            break;
+    }
+    stack_remove(port, &me);
+    if (port->reaper == &me)
+        port->reaper = NULL;
+    if (me.granted == NULL)
+        return result;
+    record_packet(me.granted, &records[0]);
+    return (int)packets_take(port, member, records, 1, limit);
+}
+
+static int get_polling(portio_port *port, struct member *member, portio_completion *records,
+                       uint32_t limit)
+{
+    if (port->reaper != NULL)
+        return 0; /* that thread takes care of what the system has */
+    struct waiter me = {.member = NULL};
+    port_drive(port, &me, DEADLINE_POLL);
+    port->reaper = NULL;
+    uint32_t count = packets_take(port, member, records, 0, limit);
+    if (count == 0) {
+        quiet_descriptor(port);
+        count = packets_take(port, member, records, 0, limit);
+    }
+    return (int)count;
+}
+
+int portio_get(portio_port *port, portio_completion *records, uint32_t limit, int64_t timeout)
+{
+    if (limit == 0)
+        return PORTIO_INVALID;
+    records[0].token = 0;
+    struct member *member = NULL;
+    if (port->thread_bound) {
+        if (!port_is_owner(port))
+            return PORTIO_WRONG_THREAD;
+    } else if ((member = port_member(port)) == NULL) {
+        return PORTIO_NO_MEMORY;
+    }
+    int64_t deadline = deadline_after(timeout);
+    int result = 0;
+    port_lock(port);
+    member_leave_place(port, member);
+    if (atomic_load_explicit(&port->closing, memory_order_relaxed)) {
+        result = PORTIO_CLOSED;
+    } else {
+        engine_harvest(port);
+        if (port->thread_bound) {
+            port_inbox_read(port);
+            if (port->lazy_submit && port->packets.head != NULL) {
+                engine_flush(port); /* else engine_wait submits and waits in one */
+                engine_harvest(port);
+            }
+        }
+        result = (int)packets_take(port, member, records, 0, limit);
+        if (result == 0)
+            result = deadline == DEADLINE_POLL
+                         ? get_polling(port, member, records, limit)
+                         : get_waiting(port, member, records, limit, deadline);
+    }
+    if (result > 0) {
+        if ((uint32_t)result < limit)
+            records[result].token = 0; /* marks the end, for who salvages a batch */
+        quiet_descriptor(port);
+    }
+    port_balance(port);
+    port_unlock(port);
+    return result;
+}
+
+int portio_wait(portio_port *port, uint64_t token, portio_completion *record, int64_t timeout)
+{
+    record->token = 0;
+    if (port->thread_bound && !port_is_owner(port))
+        return PORTIO_WRONG_THREAD;
+    struct member *member = port->thread_bound ? NULL : port_member(port);
+    int64_t deadline = deadline_after(timeout);
+    struct waiter me = {.member = NULL};
+    int result = 0;
+    bool waited = false;
+    port_lock(port);
+    struct op *op = slots_find(&port->slots, token);
+    /* A thread that waits for an operation is blocked: its place is free. */
+    bool had_place = member_leave_place(port, member);
+    others_add(port, &me);
+    for (;;) {
+        engine_harvest(port);
+        if (port->thread_bound)
+            port_inbox_read(port);
+        enum op_state state = op == NULL ? OP_FREE : (enum op_state)atomic_load(&op->state);
+        if (state == OP_FREE || op->token != token || !(op->flags & PORTIO_UNQUEUED)) {
+            result = PORTIO_INVALID;
+            break;
+        }
+        if (state == OP_DONE) {
+            record_packet(op, record);
+            result = 1;
+            break;
+        }
+        if (atomic_load(&port->closing)) {
+            result = PORTIO_CLOSED;
+            break;
+        }
+        if (waited && deadline != DEADLINE_NEVER && monotonic_now() >= deadline)
+            break;
+        if (deadline == DEADLINE_POLL && port->reaper != NULL)
+            break;
+        port_balance(port);
+        if (!waiter_sleep(port, &me, deadline)) {
+            result = PORTIO_INTERRUPTED;
+            break;
+        }
+        waited = true;
+    }
+    others_remove(port, &me);
+    if (port->reaper == &me)
+        port->reaper = NULL;
+    if (had_place)
+        member_take_place(port, member);
+    port_balance(port);
+    port_unlock(port);
+    return result;
+}
+
+static bool port_is_idle(const portio_port *port, const struct waiter *me)
+{
+    return port->active == 0 && atomic_load(&port->users) == 0 && port->top == NULL &&
+           port->others == me && me->below == NULL;
+}
+
+/* Waits until nothing is pending and nobody is in the port; for a closing port. */
+void port_wait_idle(portio_port *port)
+{
+    struct waiter me = {.member = NULL};
+    port_lock(port);
+    others_add(port, &me);
+    port_balance(port);
+    for (;;) {
+        engine_harvest(port);
+        if (port->thread_bound)
+            port_inbox_read(port);
+        if (port_is_idle(port, &me))
+            break;
+        /* Signals have to wait: memory is given back after this. */
+        if (port->reaper == NULL || port->reaper == &me) {
+            port_drive(port, &me, DEADLINE_NEVER);
+        } else {
+            atomic_store_explicit(&me.word, 0, memory_order_relaxed);
+            port_unlock(port);
+            futex_wait(&me.word, 0, DEADLINE_NEVER);
+            port_lock(port);
+        }
+    }
+    others_remove(port, &me);
+    port->reaper = NULL;
+    port_unlock(port);
+}
+
+/* Waits until another thread has closed the port. */
+void port_wait_closed(portio_port *port)
+{
+    while (atomic_load(&port->closed_word) == 0)
+        futex_wait(&port->closed_word, 0, DEADLINE_NEVER);
+    futex_wake(&port->closed_word); /* each wakes the next */
+}
