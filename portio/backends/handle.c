@@ -70,10 +70,6 @@ struct handle *handles_add(struct handles *handles)
     handle->type = handle->family = 0;
     handle->dead = handle->closing = false;
     handle->queue[0] = handle->queue[1] = (struct op_list){NULL, NULL};
-    handle->ready[0] = handle->ready[1] = true;
-    handle->armed = handle->close_when_idle = false;
-    handle->in_pool = 0;
-    handle->original_flags = -1;
     return handle;
 }
 

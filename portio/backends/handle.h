@@ -36,13 +36,19 @@ struct handle {
     bool closing;     /* operations that arrive now are cancelled */
     struct op_list queue[2];
 
-    /* The epoll engine's. */
+    /* The epoll engine's (epoll_handle.c). */
     pthread_mutex_t lock;
+    uint64_t event_id;       /* what events of this life carry; 0: none may match */
+    uint32_t events;         /* asked of the epoll set; 0: it cannot be waited for */
     bool ready[2];           /* the next attempt may succeed */
-    bool armed;              /* in the epoll set */
-    bool close_when_idle;    /* closed by the last helper thread that uses fd */
-    uint32_t in_pool;        /* operations that a helper thread works on */
-    int original_flags;      /* of the open file, given back on release; -1: untouched */
+    bool short_is_empty;     /* a short receive tells that no more is there */
+    bool unfinished;         /* on the engine's list (the port's lock) … */
+    struct handle *next_unfinished;
+    struct handle *previous_unfinished;
+    _Atomic bool nowait[2];  /* preadv2, pwritev2 with RWF_NOWAIT may be tried */
+    bool in_memory;          /* a file whose bytes are always in memory */
+    int original_flags;      /* of the open file, before we changed them; -1: we did not */
+    _Atomic uint32_t uses;   /* who uses fd without the lock, and two marks */
 };
 
 struct handles {

@@ -62,9 +62,17 @@ struct op {
             uint32_t filled;
             uint32_t sent;
         } sendfile;
-        int64_t deadline;
+        struct {
+            struct op *next;
+            struct op *previous;
+        } helper;             /* the epoll engine's lists of its helper threads */
+        struct {
+            int64_t deadline;
+            uint64_t handle;  /* its event_id when it is to be attempted again */
+        } timer;              /* the epoll engine's timer heap */
     } u;
-    uint32_t heap_index;      /* the epoll engine's timer heap */
+    uint32_t heap_index;      /* its place in that heap plus one; 0: not in it */
+    uint8_t place;            /* the epoll engine's: where among the helper threads */
 };
 
 /* A doubly linked list of operations; removal from the middle is O(1), which

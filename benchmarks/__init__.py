@@ -1,0 +1,9 @@
+"""Benchmarks of portio against its peers: ``python -m benchmarks`` from the source tree.
+
+- ``works`` says what is measured, one module for each work;
+- ``subjects`` says who is measured, a line for each;
+- ``ours`` and ``peers`` hold the programs that they run as, each in a process of its own;
+- ``runner`` repeats and interleaves, ``statistics`` condenses, ``report`` writes.
+
+To add a subject, add a line to ``subjects``; to add a work, add a module to ``works``.
+"""

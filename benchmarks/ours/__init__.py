@@ -1,0 +1,1 @@
+"""The programs that use portio, written as its users would write them."""

@@ -1,0 +1,81 @@
+"""A TCP echo server on a completion port, for one thread or for several."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import threading
+from typing import Any
+
+import portio
+from benchmarks.measuring import announce, limit_seconds
+from benchmarks.ours import ports
+
+BUFFER = 64 * 1024
+ACCEPTS = 16
+
+
+class Receive(portio.Recv):
+    """Receives for a connection, from its first message to its last."""
+
+    def __init__(self, key: portio.CompletionKey) -> None:
+        self.memory = memoryview(bytearray(BUFFER))
+        super().__init__(key, self.memory)
+        self.answer = Answer(self)
+
+
+class Answer(portio.Send):
+    """Sends back what was received, and has the next received."""
+
+    def __init__(self, receive: Receive) -> None:
+        super().__init__(receive.key, receive.memory)
+        self.receive = receive
+
+
+def serve(port: portio.Port) -> None:
+    """Take completions in batches, and start what follows from each in one call."""
+    while True:
+        following: list[portio.Operation[Any]] = []
+        for done in port.get_many():
+            operation = done.operation
+            if done.error is not None:
+                if done.key is not None:
+                    done.key.close()
+            elif isinstance(operation, Receive):
+                if done.nbytes:
+                    answer = operation.answer
+                    answer.buffer = operation.memory[: done.nbytes]
+                    following.append(answer)
+                else:
+                    operation.key.close()
+            elif isinstance(operation, Answer):
+                following.append(operation.receive)
+            elif isinstance(operation, portio.Accept):
+                client = done.result()
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                following += [Receive(port.associate(client)), operation]
+        port.submit(*following)
+
+
+def main() -> None:
+    """Listen, say so, and serve until the process is ended."""
+    parser = argparse.ArgumentParser()
+    ports.add_arguments(parser)
+    parser.add_argument("seconds", type=int)
+    options = parser.parse_args()
+    limit_seconds(options.seconds)
+
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=1024) as listener,
+        ports.open_port(options) as port,
+    ):
+        key = port.associate(listener)
+        port.submit(*(portio.Accept(key) for _ in range(ACCEPTS)))
+        announce(listener.getsockname()[1])
+        for _ in range(options.workers - 1):
+            threading.Thread(target=serve, args=[port], daemon=True).start()
+        serve(port)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The programs that portio is compared with, and the load for the echo servers."""

@@ -1,0 +1,176 @@
+"""Who is measured: a line for each subject of each work, and what each needs."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+
+from benchmarks.model import Subject
+from benchmarks.programs import Program
+
+# The names that goals and ratios refer to.
+C_IO_URING = "C io_uring"
+C_EPOLL = "C epoll"
+UVLOOP_PROTOCOL = "uvloop, Protocol"
+UVLOOP_SOCK = "uvloop, sock_recv and sock_sendall"
+ASYNCIO_SOCK = "asyncio, sock_recv_into"
+SIMPLE_QUEUE = "queue.SimpleQueue"
+
+
+def portio_name(backend: str, kind: str) -> str:
+    """Give the name of the subject that uses this kind of port."""
+    return f"portio {backend}, {kind}"
+
+
+BACKENDS = ("io_uring", "epoll")
+THREAD_BOUND = {"thread-bound": (), "thread-bound, lazy": ("--lazy",)}
+WORKERS = {1: "1 worker", 2: "2 workers", 4: "4 workers"}
+
+
+def _thread_bound(
+    module: str, *options: str, share: float = 1.0, cases: tuple[str, ...] = ()
+) -> tuple[Subject, ...]:
+    """Give a subject for each backend and each kind of thread-bound port."""
+    return tuple(
+        Subject(
+            portio_name(backend, kind),
+            Program(module, ("--backend", backend, *more, *options)),
+            needs=(backend,),
+            share=share,
+            cases=cases,
+        )
+        for backend in BACKENDS
+        for kind, more in THREAD_BOUND.items()
+    )
+
+
+def _shared(
+    module: str, *, workers: tuple[int, ...] = (1, 2, 4), share: float = 1.0
+) -> tuple[Subject, ...]:
+    """Give a subject for each backend and each number of threads on a shared port."""
+    return tuple(
+        Subject(
+            portio_name(backend, WORKERS[number]),
+            Program(module, ("--backend", backend, "--workers", str(number))),
+            needs=(backend,),
+            share=share,
+        )
+        for backend in BACKENDS
+        for number in workers
+    )
+
+
+def _loops(
+    module: str,
+    styles: dict[str, str],
+    *,
+    share: dict[str, float] | None = None,
+    cases: tuple[str, ...] = (),
+) -> tuple[Subject, ...]:
+    """Give a subject for asyncio's own loop and for uvloop, in each style of programming."""
+    return tuple(
+        Subject(
+            f"{loop}, {title}",
+            Program(module, ("--loop", loop, "--style", style)),
+            needs=(loop,),
+            share=(share or {}).get(loop, 1.0),
+            cases=cases,
+        )
+        for loop in ("uvloop", "asyncio")
+        for style, title in styles.items()
+    )
+
+
+ECHO = (
+    Subject(C_IO_URING, Program("echo_io_uring"), needs=("ring",)),
+    Subject(C_EPOLL, Program("echo_epoll")),
+    *_thread_bound("benchmarks.ours.echo"),
+    *_shared("benchmarks.ours.echo"),
+    Subject("select.epoll", Program("benchmarks.peers.echo_select")),
+    *_loops(
+        "benchmarks.peers.echo_asyncio",
+        {"protocol": "Protocol", "streams": "streams", "sock": "sock_recv and sock_sendall"},
+        share={"uvloop": 1.0, "asyncio": 0.4},
+    ),
+)
+
+READS = (
+    Subject(C_IO_URING, Program("read_io_uring"), needs=("ring",)),
+    Subject("C pread", Program("read_pread")),
+    *_thread_bound("benchmarks.ours.reads"),
+    *_shared("benchmarks.ours.reads"),
+    Subject("os.pread", Program("benchmarks.peers.read_blocking", ("--how", "pread"))),
+    Subject("os.preadv", Program("benchmarks.peers.read_blocking", ("--how", "preadv"))),
+    Subject(
+        "thread pool, os.preadv",
+        Program("benchmarks.peers.read_blocking", ("--how", "threads")),
+        share=0.05,
+    ),
+    *_loops(
+        "benchmarks.peers.read_asyncio",
+        {"executor": "run_in_executor"},
+        share={"uvloop": 0.05, "asyncio": 0.05},
+    ),
+    Subject(
+        "asyncio, caio",
+        Program("benchmarks.peers.read_asyncio", ("--loop", "asyncio", "--style", "caio")),
+        needs=("caio", "ring"),
+        share=0.3,
+    ),
+    Subject(
+        "asyncio, caio without SQPOLL",
+        Program("benchmarks.peers.read_asyncio", ("--loop", "asyncio", "--style", "caio-plain")),
+        needs=("caio", "ring"),
+        share=0.3,
+    ),
+)
+
+POSTS = (
+    *_thread_bound("benchmarks.ours.posts", cases=("1-to-1", "round-trip")),
+    *_shared("benchmarks.ours.posts", workers=(1,)),
+    Subject(SIMPLE_QUEUE, Program("benchmarks.peers.post_queue", ("--kind", "SimpleQueue"))),
+    Subject("queue.Queue", Program("benchmarks.peers.post_queue", ("--kind", "Queue"))),
+    *_loops(
+        "benchmarks.peers.post_asyncio",
+        {"threadsafe": "call_soon_threadsafe"},
+        share={"uvloop": 0.5, "asyncio": 0.5},
+        cases=("1-to-1", "round-trip"),
+    ),
+)
+
+MEMORY = (
+    *_thread_bound("benchmarks.ours.memory"),
+    *_shared("benchmarks.ours.memory", workers=(1,)),
+    *_loops("benchmarks.peers.memory_asyncio", {"sock": "sock_recv_into"}, cases=("receives",)),
+    *_loops("benchmarks.peers.memory_asyncio", {"protocol": "Protocol"}, cases=("receives",)),
+    *_loops("benchmarks.peers.memory_asyncio", {"sleep": "sleep"}, cases=("timers",)),
+)
+
+
+def missing(subject: Subject) -> str | None:
+    """Say why the subject cannot be measured on this system, or None if it can."""
+    reasons = (_missing(need) for need in subject.needs)
+    return next((reason for reason in reasons if reason), None)
+
+
+@functools.cache
+def _missing(need: str) -> str | None:
+    match need:
+        case "io_uring" | "epoll":
+            return _backend_missing(need)
+        case "ring":  # of a peer: what portio says of it, if portio is here to say
+            reason = _backend_missing("io_uring")
+            return reason if reason and "not installed" not in reason else None
+        case "asyncio":
+            return None
+        case module:
+            return None if importlib.util.find_spec(module) else f"{module} is not installed"
+
+
+def _backend_missing(name: str) -> str | None:
+    try:
+        from portio import backends
+    except ImportError as error:
+        return f"portio is not installed: {error}"
+    status = backends.available()[name]
+    return None if status.available else status.reason

@@ -1,0 +1,31 @@
+"""Sphinx: `nox -s docs` builds the pages and runs their samples."""
+
+import importlib.metadata
+
+project = "portio"
+author = "The portio authors"
+copyright = "2026, The portio authors"
+release = version = importlib.metadata.version("completion-port")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+nitpicky = True
+# Type variables, type aliases and internal classes in signatures have no entry of their own.
+nitpick_ignore_regex = [
+    ("py:class", r"(.*\.)?T"),
+    ("py:class", r"Address|Buffers|HandleLike|HasFileno"),
+    ("py:class", r"Handle|PacketQueue|CData|Identity|portio\.port\.Blocking"),
+    ("py:class", r"os\.PathLike|socket\.socket"),
+]
+
+html_theme = "furo"
+html_title = f"portio {release}"
+
+myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence", "deflist"]
+
+default_role = "code"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_class_signature = "mixed"

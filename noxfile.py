@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""The project's checks.  `nox` runs all of them, `nox -l` lists them.
+
+Every session installs the package as a user would, from a wheel that it builds.
+PYTHONSAFEPATH keeps the source tree, which has no engines, from standing in for
+the installed package when Python is started at its top.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "types", "docs", "sanitizers", "tests"]
+
+PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.14t"]
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+CHECKED = ["portio", "tests", "examples", "benchmarks", "docs", "noxfile.py"]
+
+
+def install_group(session: nox.Session, group: str) -> None:
+    session.install(*nox.project.dependency_groups(PYPROJECT, group))
+
+
+def build_setting(name: str, value: str) -> str:
+    return f"--config-settings={name}={value}"
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the test suite, or what the arguments select, on every CPython found."""
+    install_group(session, "tests")
+    session.install(".")
+    session.env["PYTHONSAFEPATH"] = "1"
+    session.run("pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, and the C with every compiler found, warnings as errors."""
+    install_group(session, "lint")
+    sources = [path for path in CHECKED if Path(path).exists()]
+    session.run("ruff", "check", *sources)
+    session.run("ruff", "format", "--check", *sources)
+    for compiler in ("gcc", "clang"):
+        if shutil.which(compiler) is None:
+            session.warn(f"{compiler} is not installed: the engines are not built with it")
+            continue
+        session.run(
+            *("pip", "wheel", "--no-deps", "--quiet", "."),
+            f"--wheel-dir={session.create_tmp()}",
+            build_setting("cmake.define.PORTIO_WERROR", "ON"),
+            env={"CC": compiler},
+        )
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types, strictly."""
+    install_group(session, "types")
+    session.install(".")
+    session.run("mypy", *session.posargs)
+    if Path("tests/typing").exists():
+        session.run("mypy", "tests/typing")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation, warnings as errors, and run every code sample."""
+    install_group(session, "docs")
+    session.install(".")
+    session.env["PYTHONSAFEPATH"] = "1"
+    session.run("sphinx-build", "-W", "-n", "--keep-going", "-E", "docs", "docs/_build/html")
+    session.run("pytest", "docs", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure against the peers; the arguments go to python -m benchmarks."""
+    install_group(session, "bench")
+    # Editable, because `-m benchmarks` needs the source tree on the path.
+    session.install("--editable", ".")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def sanitizers(session: nox.Session) -> None:
+    """Run the test suite on engines built with AddressSanitizer and UBSan."""
+    install_group(session, "tests")
+    session.install(
+        ".",
+        build_setting("cmake.define.PORTIO_SANITIZE", "address,undefined"),
+        build_setting("cmake.define.PORTIO_WERROR", "ON"),
+        build_setting("cmake.build-type", "Debug"),  # keeps the assertions
+        build_setting("install.strip", "false"),
+        env={"CC": "gcc", "CFLAGS": "-O1"},
+    )
+    # A report ends the process that it is about, which may be a child of the test
+    # that started it: the files, not the exit status, tell.
+    reports = Path(session.create_tmp()) / "reports"
+    shutil.rmtree(reports, ignore_errors=True)
+    reports.mkdir()
+    session.env.update(
+        PYTHONSAFEPATH="1",
+        PYTHONMALLOC="malloc",  # CPython's own pools would hide an overrun
+        LD_PRELOAD=sanitizer_runtime(session),
+        ASAN_OPTIONS=f"log_path={reports}/asan:detect_leaks=0",
+        UBSAN_OPTIONS=f"log_path={reports}/ubsan:print_stacktrace=1",
+    )
+    session.run("pytest", "-n", "auto", *session.posargs)
+    found = sorted(reports.iterdir())
+    for report in found:
+        print(report.read_text(errors="replace"))
+    if found:
+        session.error(f"{len(found)} sanitizer reports")
+
+
+def sanitizer_runtime(session: nox.Session) -> str:
+    """Give the runtime that has to be loaded before the engines are."""
+    answer = session.run("gcc", "-print-file-name=libasan.so", external=True, silent=True)
+    return str(answer).strip()

@@ -1,0 +1,62 @@
+"""portio: completion ports for Python, on Windows and on Linux.
+
+A program starts operations on sockets, files, pipes and timers, and takes their
+completions from a port, from as many threads as it likes.  See `Port`.
+"""
+
+from portio.addresses import Address
+from portio.buffers import Buffers
+from portio.completion import Completion
+from portio.errors import (
+    BackendUnavailableError,
+    NotSupportedError,
+    OperationCancelledError,
+    PortClosedError,
+)
+from portio.files import File, PipeEnd, open, pipe  # noqa: A004 (portio.open)
+from portio.keys import CompletionKey
+from portio.operations import (
+    Accept,
+    Connect,
+    Operation,
+    Read,
+    Recv,
+    RecvFrom,
+    Send,
+    SendFile,
+    SendTo,
+    Shutdown,
+    Sync,
+    Timer,
+    Write,
+)
+from portio.port import Port
+
+__all__ = [
+    "Accept",
+    "Address",
+    "BackendUnavailableError",
+    "Buffers",
+    "Completion",
+    "CompletionKey",
+    "Connect",
+    "File",
+    "NotSupportedError",
+    "Operation",
+    "OperationCancelledError",
+    "PipeEnd",
+    "Port",
+    "PortClosedError",
+    "Read",
+    "Recv",
+    "RecvFrom",
+    "Send",
+    "SendFile",
+    "SendTo",
+    "Shutdown",
+    "Sync",
+    "Timer",
+    "Write",
+    "open",
+    "pipe",
+]

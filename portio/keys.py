@@ -1,0 +1,284 @@
+"""Completion keys: what a program knows a handle by.
+
+A key ties three things together: a handle (a socket, a file, a pipe's end, a raw
+descriptor), the port that it belongs to, and one object of the program's, which
+comes back with every completion of the handle.  A *free* key has no handle; it
+names a kind of posted packet.
+
+Who owns what.  The key holds its handle and its port; the port does not hold the
+key, pending operations do.  A key that is dropped without `close` gives the
+handle back to the program, open.  `close` closes it.
+
+Which order protects it.  A descriptor's number may be given out again the moment
+it is closed, in any thread.  `close` therefore first takes the entry out of the
+registry, then the number out of the Python object (`socket.detach`), and only
+then has the engine close it: at no time do two parties believe that the number
+is theirs to close.  A handle that the program has closed itself is not closed
+again; its number may belong to somebody else by now.
+"""
+
+from __future__ import annotations
+
+import socket
+from operator import index
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+
+from portio.files import Handle
+from portio.registry import Identity, identify, registry
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from portio.backends.native import CData
+    from portio.packets import PacketQueue
+    from portio.port import Port
+
+__all__ = ["CompletionKey", "HandleLike", "HasFileno", "descriptor_of"]
+
+
+@runtime_checkable
+class HasFileno(Protocol):
+    """Anything with a descriptor."""
+
+    def fileno(self) -> int: ...
+
+
+#: What can be associated with a port.
+HandleLike: TypeAlias = "socket.socket | Handle | int | HasFileno"
+
+
+def descriptor_of(handle: HandleLike) -> int:
+    """The descriptor of `handle`.
+
+    Raises TypeError when it has none by its type, ValueError when it is closed.
+    """
+    if isinstance(handle, int):
+        descriptor = handle
+    elif isinstance(handle, HasFileno):
+        descriptor = index(handle.fileno())
+    else:
+        kind = type(handle).__name__
+        raise TypeError(
+            f"a socket, a portio file or pipe, or a descriptor is required, not {kind!r}"
+        )
+    if descriptor < 0:
+        raise ValueError(f"{handle!r} is not open")
+    return descriptor
+
+
+class CompletionKey:
+    """Names a handle of a port, or a kind of posted packet.
+
+    ``CompletionKey(data)`` makes a free key, for `Port.post`; `Port.associate`
+    makes the key of a handle.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_accepting",
+        "_closed",
+        "_descriptor",
+        "_family",
+        "_fits",
+        "_id",
+        "_identity",
+        "_message_based",
+        "_port",
+        "data",
+        "handle",
+    )
+
+    #: The program's own object for this handle; any time it may be another one.
+    data: object
+    #: What was associated; None for a free key, and after close or disassociation.
+    handle: HandleLike | None
+
+    _port: Port | None  # whose handle it is; None for a free key and after close
+    _id: int  # the engine's name of the handle; 0 for a free key
+    _fits: int  # a bit for the type of handle; operations know what they fit
+    _family: int  # of a socket
+    _message_based: bool  # datagrams and the like
+    _descriptor: int
+    _identity: Identity | None
+    _closed: bool
+    _accepting: tuple[int, int, int] | None  # family, type and protocol of what it accepts
+
+    def __init__(self, data: object = None) -> None:
+        self.data = data
+        self.handle = None
+        self._port = None
+        self._id = 0
+        self._fits = 0
+        self._family = 0
+        self._message_based = False
+        self._descriptor = -1
+        self._identity = None
+        self._closed = False
+        self._accepting = None
+
+    @property
+    def port(self) -> Port | None:
+        """The port of the handle; None for a free key, and after close or disassociation."""
+        return self._port
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def close(self) -> None:
+        """Cancels what is pending on the handle, and closes it.
+
+        Each pending operation still completes, as a rule with
+        `OperationCancelledError`, and its completion leaves the port as usual
+        (timers are not the handle's, and go on).  The peer of a socket or a pipe
+        sees the end of the stream at once.  Closing again does nothing; closing a
+        free key only marks it.  The key of a port that is closed can still be
+        closed, which then closes the handle.
+
+        Raises RuntimeError in another thread than the owner of a thread-bound
+        port, and in a forked child; nothing is closed then.
+        """
+        if self._port is not None:
+            self._port._check_thread()
+        with registry.lock:
+            if self._closed:
+                return
+            self._closed = True
+            port, self._port = self._port, None
+        handle, self.handle = self.handle, None
+        if port is None or handle is None:
+            return
+        registry.remove(self._descriptor, self)
+        if not _still_means(handle, self._descriptor, self._identity):
+            port._abandon(self._id)
+        elif isinstance(handle, socket.socket):
+            try:
+                handle.detach()
+            finally:  # whatever interrupts: from here on the number is ours alone
+                port._close_descriptor(self, socket.close)
+        elif isinstance(handle, Handle):
+            try:
+                handle.surrender()
+            finally:
+                port._close_descriptor(self, Handle.close_descriptor)
+        elif isinstance(handle, int) or not callable(close := getattr(handle, "close", None)):
+            port._close_descriptor(self, Handle.close_descriptor)
+        else:
+            # An object of a class that we do not know closes its own number.
+            port._abandon(self._id)
+            close()
+
+    def __enter__(self) -> CompletionKey:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Takes no lock and runs no code of the program: it may run anywhere.
+        port = getattr(self, "_port", None)
+        if port is not None:
+            port._forget(self._id)
+
+    # ---- for the port and the registry ----
+
+    @property
+    def attached(self) -> bool:
+        """Whether the handle belongs to a port that is open."""
+        return self._port is not None and not self._port.closed
+
+    def serves(self, port: PacketQueue) -> bool:
+        """Whether it may come with a packet of `port`: its own key, or a free one."""
+        return not self._closed and (self._port is port or self._port is None)
+
+    def means(self, descriptor: int) -> bool:
+        """Whether the handle still is `descriptor`, as far as its object can tell."""
+        return self.handle is not None and _has_number(self.handle, descriptor)
+
+    def attach(
+        self,
+        port: Port,
+        handle: HandleLike,
+        descriptor: int,
+        identity: Identity | None,
+        opened: CData,
+    ) -> None:
+        """`port` has made `handle` its own; `opened` is the engine's portio_handle."""
+        self.handle = handle
+        self._descriptor = descriptor
+        self._identity = identity
+        self._id = opened.id
+        self._fits = 1 << opened.type
+        self._family = opened.family
+        self._message_based = opened.type == port._lib.PORTIO_DATAGRAM_SOCKET
+        self._port = port
+
+    def lose(self) -> None:
+        """The descriptor was closed behind our back, and its number is in use again."""
+        port, self._port = self._port, None
+        self._closed = True
+        self.handle = None
+        if port is not None:
+            port._abandon(self._id)
+
+    def detach(self) -> None:
+        """The port has given the handle back: what is left is a free key."""
+        self._port = None
+        self.handle = None
+        self._id = 0
+        self._fits = 0
+        self._descriptor = -1
+        self._accepting = None
+
+    def accepting_form(self) -> tuple[int, int, int]:
+        """Family, type and protocol of the sockets that this one accepts."""
+        form = self._accepting
+        if form is None:
+            handle = self.handle
+            if isinstance(handle, socket.socket):
+                form = handle.family, handle.type, handle.proto
+            else:
+                kind = socket.SOCK_SEQPACKET if self._message_based else socket.SOCK_STREAM
+                form = self._family, kind, 0
+            self._accepting = form
+        return form
+
+    @property
+    def label(self) -> str:
+        """A short name for the texts of errors."""
+        if self._descriptor < 0:
+            return "a free key"
+        return f"descriptor {self._descriptor}"
+
+    def __repr__(self) -> str:
+        state = " closed" if self._closed else ""
+        what = "free" if self._descriptor < 0 else f"descriptor={self._descriptor}"
+        return f"<CompletionKey {what}{state} data={self.data!r}>"
+
+
+def _has_number(handle: HandleLike, descriptor: int) -> bool:
+    if isinstance(handle, int):
+        return handle == descriptor
+    try:
+        return handle.fileno() == descriptor
+    except (OSError, ValueError):  # what closed files raise
+        return False
+
+
+def _still_means(handle: HandleLike, descriptor: int, identity: Identity | None) -> bool:
+    """Whether `descriptor` still is what was associated.
+
+    A socket and our own files know when they were closed; for other handles the
+    system is asked.
+    """
+    if not _has_number(handle, descriptor):
+        return False
+    if isinstance(handle, socket.socket | Handle):
+        return True
+    return identify(descriptor) == identity

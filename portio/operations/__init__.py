@@ -1,0 +1,34 @@
+"""The kinds of operation, as classes: each names its arguments and its result.
+
+`base` holds what they share; `sockets`, `files` and `timers` the kinds.
+"""
+
+from portio.operations.base import Operation
+from portio.operations.files import Read, Sync, Write
+from portio.operations.sockets import (
+    Accept,
+    Connect,
+    Recv,
+    RecvFrom,
+    Send,
+    SendFile,
+    SendTo,
+    Shutdown,
+)
+from portio.operations.timers import Timer
+
+__all__ = [
+    "Accept",
+    "Connect",
+    "Operation",
+    "Read",
+    "Recv",
+    "RecvFrom",
+    "Send",
+    "SendFile",
+    "SendTo",
+    "Shutdown",
+    "Sync",
+    "Timer",
+    "Write",
+]

@@ -1,0 +1,574 @@
+"""The port: handles, submission, closing.  Packets are in packets.py.
+
+Submission.  An operation is claimed, checked and pinned, entered in `_pending`,
+and handed to the engine, in this order.  Up to the last step everything can be
+undone, and is, when any check of any operation of the call fails: nothing is
+started then and nothing stays pending (contract O1, O2).  The engine refuses
+only what cannot start; from its yes on, the operation completes exactly once.
+
+A signal handler that raises is an exception as well.  Before the call of the
+engine it undoes the submission like every other; if it runs when that call
+returns, the operations are started although `submit` raises, and complete as
+usual: `Operation.pending` tells.  There is no call between the last check of a
+submission and the engine's, so it is always one of the two.
+
+Closing.  The engine cancels and drains everything first; then, when the system
+holds no pointer into the process any more, pins are released.  The engine's own
+memory is freed with the last reference to `_native`, which every call holds for
+as long as it lasts.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import threading
+import warnings
+from collections import deque
+from operator import index
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+from portio import backends, lifetime
+from portio.backends import switches
+from portio.files import Handle
+from portio.keys import CompletionKey, HandleLike, descriptor_of
+from portio.operations.base import Operation, bind
+from portio.packets import PacketQueue
+from portio.registry import identify, registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from portio.backends.native import CData, Native
+
+__all__ = ["Port"]
+
+# With the GIL the look at an operation's token and the store to it are one step,
+# because no thread switch falls between two instructions that are no call.
+_FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+_claims = threading.Lock()
+
+_MOST_CONCURRENCY = 2**32 - 1
+
+
+class Port(PacketQueue):
+    """A completion port.
+
+    `concurrency` is how many threads may run at once between taking a packet and
+    asking for the next; 0 means the number of processors that this process may
+    use.
+
+    `backend` names the engine; None leaves the choice to PORTIO_BACKEND or to
+    portio.
+
+    A `thread_bound` port is used from the thread that creates it alone, and is
+    faster for that; other threads may still `post` and cancel, and close it when
+    that thread has ended.
+
+    `lazy_submit`, for thread-bound ports only, lets submissions wait for the next
+    `get`, `get_many`, `Operation.wait` or `flush` of the owner, which saves a
+    system call each.  A program that instead waits for an effect of the operation
+    elsewhere (a peer's answer, say) waits for ever.
+
+    Raises ValueError and TypeError for bad arguments, `BackendUnavailableError`
+    when there is no engine to use, and OSError when the system refuses a port.
+    """
+
+    __slots__ = (
+        "_backend",
+        "_closed",
+        "_closing",
+        "_concurrency",
+        "_forked",
+        "_orphans",
+        "_owner_native_id",
+        "_owner_thread",
+    )
+
+    def __init__(
+        self,
+        concurrency: int = 0,
+        *,
+        backend: str | None = None,
+        thread_bound: bool = False,
+        lazy_submit: bool = False,
+    ) -> None:
+        self._closed = True  # for __del__, until there is something to close
+        self._forked = False
+        concurrency = index(concurrency)
+        if not 0 <= concurrency <= _MOST_CONCURRENCY:
+            raise ValueError(f"concurrency must be from 0 to 2**32 - 1, not {concurrency}")
+        if lazy_submit and not thread_bound:
+            raise ValueError("lazy_submit is for thread-bound ports only")
+        native = backends.choose(backend)
+        lifetime.close_graves()
+        bind(native.lib)
+        self._backend = native.name
+        self._concurrency = concurrency or _usable_processors()
+        self._closing = threading.RLock()
+        self._owner_thread = threading.current_thread() if thread_bound else None
+        self._owner_native_id = threading.get_native_id()
+        #: What the owner has yet to do for keys that ended in other threads.
+        self._orphans: deque[tuple[Callable[[CData, int], int], int]] = deque()
+        self._lib = native.lib  # for refusals
+        port = _create(self, native, thread_bound, lazy_submit)
+        self._open_queue(native, port, get_ident() if thread_bound else 0)
+        self._closed = False
+        lifetime.enter(self)
+
+    # ---- what it is ----
+
+    @property
+    def backend(self) -> str:
+        """The name of the engine that it uses."""
+        return self._backend
+
+    @property
+    def concurrency(self) -> int:
+        """How many threads may run at once; never 0."""
+        return self._concurrency
+
+    @property
+    def thread_bound(self) -> bool:
+        """Whether it is used from its creating thread alone."""
+        return self._owner != 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return self._closed
+
+    def fileno(self) -> int:
+        """A descriptor that is readable whenever a packet can be taken.
+
+        For event loops: watch it for reading, and take packets with a time-out of
+        0 until there are none.  Do not read from it and do not close it.  It is the
+        same for the life of the port.
+
+        Raises `PortClosedError`, `NotSupportedError` where there is none,
+        RuntimeError in another thread than the owner of a thread-bound port and in
+        a forked child.
+        """
+        descriptor = self._lib.portio_fileno(self._native)
+        if descriptor < 0:
+            raise self._refusal(descriptor, "fileno")
+        self._batch = 1
+        self._wakes_others = True
+        if left := self._left:
+            self._left = 0
+            self._rescue([], self._kept[-left:])
+        return descriptor
+
+    # ---- handles ----
+
+    def associate(self, handle: HandleLike, data: object = None) -> CompletionKey:
+        """Makes `handle` a handle of this port, and returns its key.
+
+        `handle` is a socket, what `portio.open` or `portio.pipe` gave, a descriptor,
+        or an object with ``fileno()``.  From now on it is used through operations;
+        it stays open until the key or the program closes it.  The key holds
+        `handle`, and gives it back, open, when it is dropped.  `data` comes with
+        every completion, as ``completion.key.data``.
+
+        Raises TypeError and ValueError for what is no open handle; OSError (EBUSY)
+        when it belongs to a port already, this one or another; other OSErrors when
+        the system refuses it; `PortClosedError`; RuntimeError in another thread than
+        the owner of a thread-bound port and in a forked child.
+        """
+        descriptor = descriptor_of(handle)
+        self._carry_out_orphans()
+        key = CompletionKey(data)
+        opened = self._ffi.new("portio_handle *")
+        with registry.lock:
+            identity = identify(descriptor)
+            holder, stale = registry.check(descriptor, identity)
+            for lost in stale:
+                lost.lose()
+            if holder is not None:
+                raise OSError(
+                    errno.EBUSY,
+                    f"{handle!r} belongs to a port already; close or disassociate its key first",
+                )
+            try:
+                refused = self._lib.portio_handle_open(self._native, descriptor, opened)
+                if refused:
+                    raise self._refusal(refused, f"associating {handle!r}")
+                key.attach(self, handle, descriptor, identity, opened)
+                registry.add(descriptor, identity, key)
+            except BaseException:
+                if opened.id:
+                    key.detach()
+                    registry.remove(descriptor, key)
+                    self._forget(opened.id)
+                raise
+        if isinstance(handle, Handle):
+            handle.attach(key)
+        return key
+
+    def disassociate(self, key: CompletionKey) -> None:
+        """Gives the handle of `key` back to the program, open; the key becomes a free one.
+
+        Raises OSError (EBUSY) while operations are pending on it; TypeError and
+        ValueError for what is no key of this port; `NotSupportedError` where the
+        system cannot do it; `PortClosedError`; RuntimeError in another thread than
+        the owner of a thread-bound port and in a forked child.
+        """
+        if not isinstance(key, CompletionKey):
+            raise TypeError(f"a CompletionKey is required, not {type(key).__name__!r}")
+        with registry.lock:
+            if key.closed or key.port is not self:
+                raise ValueError(f"{key!r} is no key of this port, or closed")
+            refused = self._lib.portio_handle_release(self._native, key._id)
+            if refused:
+                raise self._refusal(refused, repr(key))
+            registry.remove(key._descriptor, key)
+            key.detach()
+
+    # ---- operations ----
+
+    def submit(self, *operations: Operation[Any], queued: bool = True) -> None:
+        """Starts operations; each completes exactly once.
+
+        All of them are checked before any is started, and when this raises, none
+        is.  Their buffers are pinned until their completions leave the port.  With
+        ``queued=False`` the completions are not queued to the port: wait for each
+        with `Operation.wait`.
+
+        What the system thinks of an operation comes with its completion.  This
+        raises only what can be seen without asking it: TypeError for what is no
+        operation, and for a key, a handle or a buffer of the wrong type;
+        BufferError for a buffer that is not contiguous, and for a read-only one
+        that is to be filled; ValueError for values out of range, and for a key that
+        is closed, free or of another port; RuntimeError for an operation that is
+        pending (or twice in the call), in another thread than the owner of a
+        thread-bound port, and in a forked child; `PortClosedError`; MemoryError.
+        """
+        try:
+            single = len(operations) == 1 and not operations[0]._extended
+        except AttributeError:
+            single = False  # no operation
+        if not single:
+            self._submit_many(operations, queued)
+            return
+        operation = operations[0]
+        started = False
+        try:
+            token = self._free.pop()
+        except IndexError:
+            token = self._grow()
+        try:
+            if _FREE_THREADED:
+                _claim(operation, token)
+            elif operation._token:
+                raise _pending_already(operation)
+            else:
+                operation._token = token
+            operation._port = self
+            operation._queued = queued
+            handle, flags, buffer, length, argument = operation._prepare(self)
+            if not queued:
+                flags |= self._unqueued
+                operation._last = None
+            self._pending[token] = operation
+            started = True
+            refused = self._c_submit_one(
+                self._native, operation._kind, flags, handle, token, buffer, length, argument
+            )
+        except BaseException as error:
+            if not started:
+                self._undo(operation, token)
+            _explain(operation, error)
+            raise
+        if refused:
+            self._undo(operation, token)
+            raise self._refusal(refused)
+        if not queued:
+            self._announce()
+
+    def _submit_many(self, operations: tuple[Operation[Any], ...], queued: bool) -> None:
+        """`submit` of any number of operations of any kind, in one call of the engine."""
+        count = len(operations)
+        if not count:
+            return
+        claims: list[tuple[Operation[Any], int]] = []
+        requests = self._ffi.new("portio_request[]", count)
+        common = 0 if queued else self._unqueued
+        submit = self._lib.portio_submit
+        started = False
+        try:
+            for at, operation in enumerate(operations):
+                token = self._new_token()
+                claims.append((operation, token))
+                _claim(operation, token)
+                operation._port = self
+                operation._queued = queued
+                operation._last = None
+                handle, flags, buffer, *rest = operation._prepare_extended(self)
+                if buffer.__class__ is bytes:  # the operation holds it; this is its address
+                    buffer = self._from_buffer(self._chars, buffer)
+                requests[at] = (
+                    token, handle, operation._kind, flags | common, buffer, *rest
+                )  # fmt: skip
+            for operation, token in claims:
+                self._pending[token] = operation
+            started = True
+            refused = submit(self._native, requests, count)
+        except BaseException as error:
+            if not started:
+                self._undo_all(claims)
+            _explain(operations[len(claims) - 1], error)
+            raise
+        if refused:
+            self._undo_all(claims)
+            raise self._refusal(refused)
+        if not queued:
+            self._announce()
+
+    def _announce(self) -> None:
+        """Unqueued operations were started: somebody may wait for one already."""
+        with self._waits:
+            self._waits.notify_all()
+
+    def _undo(self, operation: Operation[Any], token: int) -> None:
+        """The operation was not started: it is idle again."""
+        self._pending.pop(token, None)
+        if getattr(operation, "_token", None) == token:
+            operation._pin = None
+            operation._token = 0
+        self._free.append(token)
+
+    def _undo_all(self, claims: list[tuple[Operation[Any], int]]) -> None:
+        for operation, token in claims:
+            self._undo(operation, token)
+
+    def _cancel(self, token: int) -> None:
+        """Operation.cancel."""
+        refused = self._lib.portio_cancel(self._native, token)
+        if refused and refused != self._lib.PORTIO_CLOSED:
+            raise self._refusal(refused, "cancel")
+
+    def flush(self) -> None:
+        """Starts what a ``lazy_submit`` port has not started yet; else does nothing.
+
+        Raises `PortClosedError`; RuntimeError in another thread than the owner of a
+        thread-bound port and in a forked child.
+        """
+        refused = self._lib.portio_flush(self._native)
+        if refused:
+            raise self._refusal(refused)
+
+    def blocking(self) -> Blocking:
+        """Says that this thread is about to block: ``with port.blocking(): …``.
+
+        Another thread may take packets in its place meanwhile.  Does nothing in a
+        thread that has no packet, on a thread-bound port, and on Windows, where the
+        system notices by itself.
+
+        Entering raises RuntimeError in another thread than the owner of a
+        thread-bound port and in a forked child.
+        """
+        return Blocking(self)
+
+    # ---- the end ----
+
+    def close(self) -> None:
+        """Closes the port; closing again does nothing.
+
+        Cancels and drains every operation, wakes every thread that waits (they
+        raise `PortClosedError`), and returns when the system holds no pointer into
+        this process any more.  Packets that were not taken are gone; sockets that
+        were accepted, but not taken, are closed.  Handles stay open: they are the
+        program's again.
+
+        Raises RuntimeError in a forked child, and for a thread-bound port in
+        another thread while its owner lives.
+        """
+        if self._forked:
+            lifetime.raise_forked()
+        with self._closing:
+            if self._closed:
+                return
+            owner = self._owner_thread
+            ended = owner is not None and lifetime.has_ended(owner, self._owner_native_id)
+            refused = self._lib.portio_port_close(self._native, int(ended))
+            if refused:
+                raise self._refusal(refused, "closing the port")
+            self._closed = True
+            self._drop_packets()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_closed", True) or self._forked:
+            return
+        try:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+        finally:  # a warning may be an exception
+            if not self._close_if_allowed():
+                lifetime.bury(self)
+
+    def __repr__(self) -> str:
+        kind = " thread-bound" if self.thread_bound else f" concurrency={self._concurrency}"
+        state = " closed" if self._closed else ""
+        return f"<portio.Port {self._backend}{kind}{state}>"
+
+    # ---- for keys and lifetime ----
+
+    def _close_if_allowed(self) -> bool:
+        """Closes the port if this thread may; whether it is closed now."""
+        if self._forked:
+            return True
+        try:
+            self.close()
+        except (RuntimeError, OSError, ValueError, MemoryError):
+            return False
+        return True
+
+    def _disown(self) -> None:
+        """This is a forked child, and the port is the parent's."""
+        self._forked = True
+        self._ffi.gc(self._native, None)
+        self._lib = self._free = lifetime.FORKED
+        self._c_get = self._c_post = self._c_submit_one = lifetime.raise_forked
+        self._left = 0
+        self._rescued = []
+        # A thread that does not exist here may hold the old ones.
+        self._waits = threading.Condition()
+        self._rescue_lock = threading.RLock()
+
+    def _check_thread(self) -> None:
+        """Raises RuntimeError where only the owner may go on, and in a forked child."""
+        if self._forked:
+            lifetime.raise_forked()
+        if not self._closed:
+            self._check_owner()
+
+    def _forget(self, handle: int) -> None:
+        """A key was collected: its handle goes back to the program.  Raises nothing."""
+        if self._forked or self._closed:
+            return
+        lib = self._lib
+        if lib.portio_handle_release(self._native, handle) == lib.PORTIO_WRONG_THREAD:
+            self._orphans.append((lib.portio_handle_release, handle))
+
+    def _abandon(self, handle: int) -> None:
+        """The descriptor behind a handle is not ours to close: ends the operations."""
+        if self._forked or self._closed:
+            return
+        lib = self._lib
+        if lib.portio_handle_abandon(self._native, handle) == lib.PORTIO_WRONG_THREAD:
+            # Cancelling is all that other threads may do; the owner does the rest.
+            self._orphans.append((lib.portio_handle_abandon, handle))
+            for token, entry in self._pending.copy().items():
+                key = entry.key
+                if key is not None and key._id == handle:
+                    lib.portio_cancel(self._native, token)
+
+    def _carry_out_orphans(self) -> None:
+        self._check_thread()
+        while self._orphans:
+            action, handle = self._orphans.popleft()
+            action(self._native, handle)
+
+    def _close_descriptor(self, key: CompletionKey, close: Callable[[int], object]) -> None:
+        """Has the engine close the descriptor of `key`; `close` does it if the port is closed."""
+        refused = self._lib.portio_handle_close(self._native, key._id)
+        if not refused:
+            return
+        close(key._descriptor)
+        if refused != self._lib.PORTIO_CLOSED:
+            raise self._refusal(refused, repr(key))
+
+
+class Blocking:
+    """What `Port.blocking` gives: a context manager, for one use at a time."""
+
+    __slots__ = ("_had_place", "_port")
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+        self._had_place = 0
+
+    def __enter__(self) -> None:
+        port = self._port
+        result = port._lib.portio_blocking(port._native, 1)
+        if result < 0 and result != port._lib.PORTIO_CLOSED:
+            raise port._refusal(result, "blocking")
+        self._had_place = result
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._had_place > 0:
+            self._port._lib.portio_blocking(self._port._native, 0)
+
+
+def _claim(operation: Operation[Any], token: int) -> None:
+    """Makes the operation this submission's; RuntimeError when it is another's."""
+    with _claims:
+        if operation._token:
+            raise _pending_already(operation)
+        operation._token = token
+
+
+def _pending_already(operation: Operation[Any]) -> RuntimeError:
+    return RuntimeError(f"{operation!r} is pending already")
+
+
+def _explain(operation: object, error: BaseException) -> None:
+    """Raises a better error for an AttributeError of `submit`."""
+    if not isinstance(error, AttributeError):
+        return
+    if not isinstance(operation, Operation):
+        kind = type(operation).__name__
+        raise TypeError(f"an operation is required, not {kind!r}") from None
+    if not hasattr(operation, "_token"):
+        kind = type(operation).__name__
+        raise TypeError(f"{kind}.__init__ did not call super().__init__") from None
+    key: object = operation.key
+    if not isinstance(key, CompletionKey):
+        kind = type(key).__name__
+        raise TypeError(f"{operation.label} needs a CompletionKey, not {kind!r}") from None
+
+
+def _create(port: Port, native: Native, thread_bound: bool, lazy_submit: bool) -> CData:
+    """A new port of the engine, freed with the last reference to what this returns."""
+    options = native.ffi.new("portio_options *")
+    options.concurrency = port.concurrency
+    options.thread_bound = thread_bound
+    options.lazy_submit = lazy_submit
+    if native.name == "io_uring" and (text := os.environ.get(switches.VARIABLE)):
+        switched = switches.parse(text, backends.feature_names(native))
+        options.disabled_features = switched.disabled_features
+        options.submission_entries = switched.submission_entries
+        options.completion_entries = switched.completion_entries
+    created = native.ffi.new("portio_port **")
+    refused = native.lib.portio_port_create(options, created)
+    if refused:
+        raise port._refusal(refused, f"creating a port ({native.name})")
+    return native.ffi.gc(created[0], native.lib.portio_port_free)
+
+
+def _usable_processors() -> int:
+    """How many processors this process may use."""
+    if sys.version_info >= (3, 13):
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1

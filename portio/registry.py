@@ -1,0 +1,124 @@
+"""Which descriptors of this process belong to a port (contract K1 and K6).
+
+One registry for all ports and backends, because the system's own rule, one port
+for each handle, holds on Windows only, and there says no more than "invalid
+parameter".
+
+An entry is a descriptor's number, a weak reference to its key, and the identity
+of the file behind it (device and inode) at the time of the association.  It
+holds as long as the key lives, is attached, and still means that file.  A number
+that was closed behind our back and given out again means another file: the entry
+is *stale*.  Whoever finds one drops it and has the old port abandon the handle,
+so that no completion of its former life reaches the new one.
+
+Sockets are also known by their identity, which no two sockets share: a duplicate
+(`socket.dup`) of a socket that belongs to a port is refused like the socket.
+Files and pipes have no such identity; a duplicate of theirs goes undetected.
+
+Locking.  `lock` is held from the look into the registry until the new entry is
+in it; the system's association happens in between, so two threads cannot both
+succeed.  It is an RLock: a collection that starts under it may run a destructor
+that associates or closes something.  `CompletionKey.__del__` takes no lock at
+all: a dead weak reference says enough.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import weakref
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from portio.keys import CompletionKey
+
+__all__ = ["Identity", "Registry", "identify", "registry"]
+
+
+class Identity(NamedTuple):
+    """What the system knows a file by."""
+
+    device: int
+    inode: int
+    is_socket: bool
+
+
+def identify(descriptor: int) -> Identity | None:
+    """The identity of what `descriptor` means now; None when it cannot be told."""
+    try:
+        status = os.fstat(descriptor)
+    except (OSError, OverflowError):
+        return None
+    return Identity(status.st_dev, status.st_ino, stat.S_ISSOCK(status.st_mode))
+
+
+class _Entry(NamedTuple):
+    key: weakref.ref[CompletionKey]
+    identity: Identity | None
+
+
+class Registry:
+    """Descriptors and the keys that they belong to."""
+
+    def __init__(self) -> None:
+        #: Hold it from `check` to `add`.
+        self.lock = threading.RLock()
+        self._entries: dict[int, _Entry] = {}
+        self._sockets: dict[Identity, int] = {}
+
+    def check(
+        self, descriptor: int, identity: Identity | None
+    ) -> tuple[CompletionKey | None, list[CompletionKey]]:
+        """Who holds `descriptor`, and which stale keys were dropped on the way.
+
+        The stale ones are attached still; their handles are to be abandoned.
+        """
+        stale: list[CompletionKey] = []
+        holder = self._holder(descriptor, stale)
+        if holder is None and identity is not None and identity.is_socket:
+            duplicate = self._sockets.get(identity)
+            if duplicate is not None:
+                holder = self._holder(duplicate, stale)
+        return holder, stale
+
+    def _holder(self, descriptor: int, stale: list[CompletionKey]) -> CompletionKey | None:
+        """The key that holds `descriptor`; drops the entry when none does any more."""
+        entry = self._entries.get(descriptor)
+        if entry is None:
+            return None
+        key = entry.key()
+        if key is not None and key.attached:
+            if key.means(descriptor) and entry.identity == identify(descriptor):
+                return key
+            stale.append(key)
+        self.remove(descriptor)
+        return None
+
+    def add(self, descriptor: int, identity: Identity | None, key: CompletionKey) -> None:
+        """Enters `key`; `check` has said that nobody holds `descriptor`."""
+        self.remove(descriptor)
+        self._entries[descriptor] = _Entry(weakref.ref(key), identity)
+        if identity is not None and identity.is_socket:
+            self._sockets[identity] = descriptor
+
+    def remove(self, descriptor: int, key: CompletionKey | None = None) -> None:
+        """Drops the entry of `descriptor`, if there is one (and it is `key`'s)."""
+        with self.lock:
+            entry = self._entries.get(descriptor)
+            if entry is None or (key is not None and entry.key() is not key):
+                return
+            del self._entries[descriptor]
+            if entry.identity is not None and self._sockets.get(entry.identity) == descriptor:
+                del self._sockets[entry.identity]
+
+    def forget_all(self) -> None:
+        """This is a forked child: nothing here belongs to a port of its own."""
+        self.__init__()  # type: ignore[misc]  # the lock too: another thread may hold it
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+#: The registry of this process.  `lifetime` makes a new one in a forked child.
+registry = Registry()

@@ -1,0 +1,156 @@
+"""Running ``python -m portio`` (or another program) and looking at what it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from support.children import environment
+from support.watch import LIMIT
+
+PORTIO = [sys.executable, "-m", "portio"]
+
+
+@dataclass
+class Result:
+    """How a command ended."""
+
+    status: int
+    output: str
+    errors: str
+
+    def error_line(self) -> str:
+        """Its complaint: one line, of no traceback, with a failing exit status."""
+        assert self.status == 1, self
+        assert self.output == "", self
+        assert self.errors.endswith("\n"), self
+        assert self.errors.count("\n") == 1, self
+        return self.errors.rstrip("\n")
+
+
+def run(
+    *arguments: object,
+    program: list[str] = PORTIO,
+    preparation: Callable[[], object] = lambda: None,
+    **variables: str,
+) -> Result:
+    """Run a command to its end."""
+    with start(*arguments, program=program, preparation=preparation, **variables) as command:
+        return command.finish()
+
+
+class Command:
+    """A command that is running."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._errors: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._readers = [
+            threading.Thread(target=_read, args=args, daemon=True)
+            for args in ((process.stdout, self._lines), (process.stderr, self._errors))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def line(self) -> str:
+        """The next line of its standard output."""
+        return self._next(self._lines, "standard output")
+
+    def error_line(self) -> str:
+        """The next line of its standard error."""
+        return self._next(self._errors, "standard error")
+
+    def address(self) -> tuple[str, int]:
+        """Where a server says that it listens, on its first line."""
+        words, _, port = self.line().rpartition(":")
+        assert words.startswith("listening on ")
+        return words.removeprefix("listening on ").strip("[]"), int(port)
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def finish(self, limit: float = 100.0) -> Result:
+        """Wait for its end."""
+        try:
+            status = self.process.wait(limit)
+        except subprocess.TimeoutExpired:
+            self._abort(f"still running after {limit:g} s")
+        for reader in self._readers:
+            reader.join(LIMIT)
+        return Result(status, _drain(self._lines), _drain(self._errors))
+
+    def _next(self, lines: queue.SimpleQueue[str], name: str) -> str:
+        try:
+            line = lines.get(timeout=LIMIT)
+        except queue.Empty:
+            self._abort(f"no line on {name} within {LIMIT:g} s")
+        if not line:
+            pytest.fail(f"ended without another line on {name}: {self.finish()}")
+        return line.rstrip("\n")
+
+    def _abort(self, reason: str) -> None:
+        self.process.send_signal(signal.SIGABRT)  # faulthandler shows the stacks
+        self.process.wait(LIMIT)
+        self._readers[1].join(LIMIT)
+        pytest.fail(f"{reason}; standard error:\n{_drain(self._errors)}")
+
+
+@contextlib.contextmanager
+def start(
+    *arguments: object,
+    program: list[str] = PORTIO,
+    preparation: Callable[[], object] = lambda: None,
+    **variables: str,
+) -> Iterator[Command]:
+    """Start a command; it is killed at the end of the block if it is still running."""
+
+    def prepare() -> None:
+        # As at a terminal, however the tests themselves have been started.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        preparation()
+
+    with subprocess.Popen(
+        [*program, *map(str, arguments)],
+        env=environment(**variables),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=prepare,  # noqa: PLW1509
+    ) as process:
+        try:
+            yield Command(process)
+        finally:
+            process.kill()
+
+
+def receive(client: socket.socket, nbytes: int) -> bytes:
+    """So many bytes from a connection, or all that come before its end."""
+    received = bytearray()
+    while len(received) < nbytes and (piece := client.recv(nbytes - len(received))):
+        received += piece
+    return bytes(received)
+
+
+def _read(stream: Iterator[str], lines: queue.SimpleQueue[str]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put("")
+
+
+def _drain(lines: queue.SimpleQueue[str]) -> str:
+    parts = []
+    with contextlib.suppress(queue.Empty):
+        while True:
+            parts.append(lines.get_nowait())
+    return "".join(parts)

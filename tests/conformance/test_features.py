@@ -1,0 +1,60 @@
+"""The contract holds on older kernels: io_uring with its features switched off.
+
+Each case runs the tests marked `core` once more, in a process of its own, with
+one feature off, with all of them off, or with queues of a few entries.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from portio import backends
+from support.children import environment
+
+_SUITE = Path(__file__).parent
+_LIMIT = 300
+
+
+def features() -> list[str]:
+    """The features that this system has and the switch can take away."""
+    status = backends.available().get("io_uring")
+    return list(status.features) if status is not None and status.available else []
+
+
+def cases() -> list[str]:
+    names = features()
+    everything = ",".join(f"no-{name}" for name in names)
+    return [
+        *(f"no-{name}" for name in names),
+        everything or "no features",
+        "sq=4,cq=8",
+        f"{everything},sq=4,cq=8",
+    ]
+
+
+@pytest.mark.timeout(_LIMIT + 30)
+@pytest.mark.parametrize("switch", cases())
+def test_o14_the_core_of_the_contract(switch: str) -> None:
+    if not features():
+        status = backends.available().get("io_uring")
+        pytest.skip(f"io_uring is unavailable: {status.reason if status else 'not built'}")
+    run = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", str(_SUITE), "-m", "core", "-q", "-x",
+            "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header",
+        ],
+        env=environment(
+            PORTIO_IO_URING=switch, PORTIO_TEST_BACKENDS="io_uring", PYTEST_ADDOPTS=""
+        ),
+        cwd=_SUITE.parents[1],
+        capture_output=True,
+        text=True,
+        timeout=_LIMIT,
+        check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, f"with PORTIO_IO_URING={switch}:\n{run.stdout}\n{run.stderr}"
+    assert " passed" in run.stdout

@@ -1,0 +1,613 @@
+"""K1 associate, K2 data, K3 free keys, K4 disassociate, K5 close."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import portio
+from support.drivers import Driver
+from support.net import STREAMS, Net, recv_exactly
+from support.threads import Background
+from support.watch import LIMIT
+
+
+class HasFileno:
+    """Something of the program's own that has a descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def fileno(self) -> int:
+        return self.fd
+
+
+# K1 associate
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("family", STREAMS)
+def test_k1_a_socket(driver: Driver, net: Net, family: str) -> None:
+    ours, peer = net.pair(family)
+    key = driver.associate(ours)
+    assert isinstance(key, portio.CompletionKey)
+    assert key.handle is ours
+    assert key.port is driver.port
+    assert not key.closed
+    assert key.data is None
+    assert driver.result(portio.Send(key, b"hello")) == 5
+    assert peer.recv(8) == b"hello"
+
+
+def test_k1_a_file_and_both_ends_of_a_pipe(driver: Driver, tmp_path: Path) -> None:
+    reader, writer = portio.pipe()
+    with portio.open(tmp_path / "file", "w+") as file, reader, writer:
+        for handle in (file, reader, writer):
+            assert driver.associate(handle).handle is handle
+
+
+def test_k1_raw_descriptors(driver: Driver, net: Net, tmp_path: Path) -> None:
+    ours, peer = net.pair()
+    assert driver.result(portio.Send(driver.associate(ours.fileno()), b"raw")) == 3
+    assert peer.recv(8) == b"raw"
+    read_end, write_end = os.pipe()
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    try:
+        assert driver.result(portio.Write(driver.associate(write_end), b"raw")) == 3
+        buffer = bytearray(8)
+        assert driver.result(portio.Read(driver.associate(read_end), buffer)) == 3
+        assert driver.result(portio.Write(driver.associate(fd), b"file", 2)) == 4
+        assert (tmp_path / "file").read_bytes() == b"\0\0file"
+    finally:
+        driver.close()
+        for number in (read_end, write_end, fd):
+            os.close(number)
+
+
+def test_k1_an_object_with_a_fileno(driver: Driver, net: Net, tmp_path: Path) -> None:
+    ours, peer = net.pair()
+    holder = HasFileno(ours.fileno())
+    key = driver.associate(holder)
+    assert key.handle is holder
+    assert driver.result(portio.Send(key, b"held")) == 4
+    assert peer.recv(8) == b"held"
+    with open(tmp_path / "plain", "wb+") as plain:
+        assert driver.result(portio.Write(driver.associate(plain), b"plain")) == 5
+        driver.close()
+    assert (tmp_path / "plain").read_bytes() == b"plain"
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("mode", ["blocking", "non-blocking", "time-out"])
+def test_k1_the_mode_of_the_socket_does_not_matter(driver: Driver, net: Net, mode: str) -> None:
+    """An operation waits as long as it takes, whatever the socket's own habit is."""
+    ours, peer = net.pair()
+    ours.settimeout({"blocking": None, "non-blocking": 0.0, "time-out": 0.01}[mode])
+    receive = portio.Recv(driver.associate(ours), bytearray(4))
+    driver.submit(receive)
+    driver.assert_quiet()
+    peer.sendall(b"now")
+    assert driver.wait_for(receive).result() == 3
+
+
+def test_k1_non_blocking_pipes_and_listeners_too(driver: Driver, net: Net) -> None:
+    read_end, write_end = os.pipe2(os.O_NONBLOCK)
+    listener = net.listener()
+    listener.setblocking(False)
+    connecting = net.socket()
+    connecting.setblocking(False)
+    try:
+        read = portio.Read(driver.associate(read_end), bytearray(4))
+        accept = portio.Accept(driver.associate(listener))
+        driver.submit(read, accept)
+        driver.assert_quiet()
+        os.write(write_end, b"x")
+        assert driver.wait_for(read).result() == 1
+        connect = portio.Connect(driver.associate(connecting), listener.getsockname())
+        assert driver.run(connect).result() is None
+        net.own(driver.wait_for(accept).result())
+        driver.close()
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
+@pytest.mark.core
+def test_k1_a_second_association_raises(driver: Driver, net: Net, backend: str) -> None:
+    ours, peer = net.pair()
+    key = driver.associate(ours, "first")
+    for again in (ours, ours.fileno(), HasFileno(ours.fileno())):
+        with pytest.raises((ValueError, OSError)):
+            driver.associate(again)
+        with portio.Port(backend=backend) as other, pytest.raises((ValueError, OSError)):
+            other.associate(again)
+    peer.sendall(b"still the first")
+    done = driver.run(portio.Recv(key, bytearray(32)))
+    assert done.result() == 15
+    assert done.key is key
+
+
+def test_k1_another_backends_port_is_another_port_too(driver: Driver, net: Net) -> None:
+    ours, _ = net.pair()
+    driver.associate(ours)
+    for name, status in portio.backends.available().items():
+        if status.available:
+            with portio.Port(backend=name) as other, pytest.raises((ValueError, OSError)):
+                other.associate(ours)
+
+
+def test_k1_free_again_once_the_port_is_closed(driver: Driver, net: Net, backend: str) -> None:
+    ours, _ = net.pair()
+    with portio.Port(backend=backend) as first:
+        first.associate(ours)
+    assert driver.associate(ours).handle is ours
+
+
+def test_k1_free_again_once_the_port_is_collected(
+    driver: Driver, net: Net, backend: str
+) -> None:
+    import gc
+
+    ours, _ = net.pair()
+
+    def abandon() -> None:
+        portio.Port(backend=backend).associate(ours)
+
+    with pytest.warns(ResourceWarning):
+        abandon()
+        gc.collect()
+    assert driver.associate(ours).handle is ours
+
+
+def test_k1_nothing_that_is_no_handle(driver: Driver, net: Net) -> None:
+    closed = net.socket()
+    closed.close()
+    bad: Any
+    for bad in ("text", None, 1.5, object(), b"x", [3]):
+        with pytest.raises(TypeError):
+            driver.associate(bad)
+    for bad in (closed, -1):
+        with pytest.raises((ValueError, OSError)):
+            driver.associate(bad)
+    free = os.dup(0)
+    os.close(free)
+    with pytest.raises(OSError, match=r"(?i)descriptor|handle") as caught:
+        driver.associate(free)
+    assert caught.value.errno == 9  # EBADF
+
+
+def test_k1_a_failed_association_leaves_no_trace(driver: Driver, net: Net) -> None:
+    """The number that failed may be a good one the next time."""
+    probe = os.dup(0)
+    os.close(probe)
+    with pytest.raises(OSError):  # noqa: PT011 - whatever the system says
+        driver.associate(probe)
+    ours, peer = socket.socketpair()
+    net.own(ours)
+    net.own(peer)
+    moved = os.dup2(ours.fileno(), probe)
+    try:
+        assert driver.result(portio.Send(driver.associate(moved), b"ok")) == 2
+        driver.close()
+    finally:
+        os.close(moved)
+
+
+def test_k1_descriptors_that_cannot_do_io(driver: Driver, tmp_path: Path) -> None:
+    """A directory is no file for a port: an error at once, or with the operation."""
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        try:
+            key = driver.associate(fd)
+        except (OSError, ValueError):
+            return
+        done = driver.run(portio.Read(key, bytearray(8)))
+        assert isinstance(done.error, IsADirectoryError)
+        driver.close()
+    finally:
+        os.close(fd)
+
+
+# K2 data
+
+
+@pytest.mark.core
+def test_k2_the_same_object_with_every_completion(driver: Driver, net: Net) -> None:
+    class Session:
+        pass
+
+    sessions = {}
+    peers = []
+    for _ in range(3):
+        ours, peer = net.pair()
+        session = Session()
+        sessions[driver.associate(ours, session)] = session
+        peers.append(peer)
+    for key, peer in zip(sessions, peers, strict=True):
+        for _ in range(3):
+            peer.sendall(b"x")
+            done = driver.run(portio.Recv(key, bytearray(1)))
+            assert done.key is key
+            assert done.key.data is sessions[key]
+    # with failures and cancellations as well
+    for key, session in sessions.items():
+        driver.submit(receive := portio.Recv(key, bytearray(1)))
+        driver.cancel(receive)
+        done = driver.wait_for(receive)
+        assert done.error is not None
+        assert done.key is key
+        assert done.key.data is session
+
+
+def test_k2_data_may_be_replaced(driver: Driver, net: Net) -> None:
+    ours, peer = net.pair()
+    key = driver.associate(ours, "before")
+    driver.submit(receive := portio.Recv(key, bytearray(1)))
+    key.data = after = ["after"]
+    peer.sendall(b"x")
+    done = driver.wait_for(receive)
+    assert done.key is not None
+    assert done.key.data is after
+
+
+def test_k2_any_object_will_do(driver: Driver, net: Net) -> None:
+    """Also one that can neither be hashed nor compared, and a false one."""
+
+    class Odd:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError("compared")
+
+        def __bool__(self) -> bool:
+            raise AssertionError("asked for its truth")
+
+    odd = Odd()
+    ours, peer = net.pair()
+    key = driver.associate(ours, odd)
+    peer.sendall(b"x")
+    done = driver.run(portio.Recv(key, bytearray(1)))
+    assert done.key is not None
+    assert done.key.data is odd
+    driver.post(key, 0, odd)
+    [packet] = driver.take()
+    assert packet.payload is odd
+
+
+def test_k2_keys_are_told_apart_and_can_be_hashed(driver: Driver, net: Net) -> None:
+    one, _ = net.pair()
+    two, _ = net.pair()
+    keys = {driver.associate(one, "same"), driver.associate(two, "same")}
+    keys.add(portio.CompletionKey("same"))
+    assert len(keys) == 3
+
+
+# K3 free keys
+
+
+@pytest.mark.core
+def test_k3_a_key_without_a_handle(driver: Driver) -> None:
+    shutdown = portio.CompletionKey("shutdown")
+    assert shutdown.data == "shutdown"
+    assert shutdown.handle is None
+    assert shutdown.port is None
+    driver.post(shutdown, 3, "payload")
+    [packet] = driver.take()
+    assert packet.key is shutdown
+    match packet:
+        case portio.Completion(operation=None, key=key) if key is shutdown:
+            pass
+        case _:
+            pytest.fail("the classic way to see a shutdown packet does not match")
+
+
+def test_k3_one_free_key_for_many_ports(driver: Driver, backend: str) -> None:
+    shutdown = portio.CompletionKey("shutdown")
+    with portio.Port(backend=backend) as other:
+        other.post(shutdown, 1)
+        driver.post(shutdown, 2)
+        packet = other.get(LIMIT)
+        assert packet is not None
+        assert (packet.key, packet.nbytes) == (shutdown, 1)
+        assert [p.nbytes for p in driver.take()] == [2]
+    driver.post(shutdown, 3)
+    assert [p.nbytes for p in driver.take()] == [3]
+
+
+def test_k3_a_free_key_cannot_carry_io(driver: Driver) -> None:
+    free = portio.CompletionKey("free")
+    for operation in (
+        portio.Recv(free, bytearray(1)),
+        portio.Send(free, b"x"),
+        portio.Read(free, bytearray(1)),
+        portio.Sync(free),
+        portio.Accept(free),
+    ):
+        with pytest.raises(ValueError, match=r"(?i)handle|port"):
+            driver.submit(operation)
+        assert not operation.pending
+    with pytest.raises(ValueError, match=r"(?i)handle|port"):
+        driver.disassociate(free)
+    driver.assert_quiet()
+
+
+def test_k3_a_timer_may_have_a_free_key(driver: Driver) -> None:
+    tick = portio.CompletionKey("tick")
+    done = driver.run(portio.Timer(0, tick))
+    assert done.key is tick
+
+
+# K4 disassociate
+
+
+@pytest.mark.core
+def test_k4_the_handle_is_free_for_another_port(driver: Driver, net: Net, backend: str) -> None:
+    ours, peer = net.pair()
+    key = driver.associate(ours)
+    peer.sendall(b"one")
+    assert driver.result(portio.Recv(key, bytearray(8))) == 3
+    driver.disassociate(key)
+    with portio.Port(backend=backend) as other:
+        receive = portio.Recv(other.associate(ours), bytearray(8))
+        other.submit(receive)
+        peer.sendall(b"three")
+        done = other.get(LIMIT)
+        assert done is not None
+        assert done.result() == 5
+    # and back again
+    assert driver.result(portio.Send(driver.associate(ours), b"back")) == 4
+    assert peer.recv(8) == b"back"
+
+
+def test_k4_the_key_is_dead_and_the_handle_is_open(driver: Driver, net: Net) -> None:
+    ours, peer = net.pair()
+    key = driver.associate(ours)
+    driver.disassociate(key)
+    operation = portio.Recv(key, bytearray(1))
+    with pytest.raises(ValueError, match=r"(?i)key|handle|port"):
+        driver.submit(operation)
+    assert not operation.pending
+    with pytest.raises(ValueError, match=r"(?i)key|handle|port"):
+        driver.disassociate(key)
+    driver.close_key(key)  # nothing is left for it to close
+    assert ours.fileno() >= 0
+    ours.sendall(b"open")
+    assert peer.recv(4) == b"open"
+
+
+@pytest.mark.core
+def test_k4_not_while_something_is_pending(driver: Driver, net: Net) -> None:
+    ours, peer = net.pair()
+    key = driver.associate(ours)
+    receive = portio.Recv(key, bytearray(8))
+    driver.submit(receive)
+    with pytest.raises(OSError, match=r"(?i)pending|busy") as caught:
+        driver.disassociate(key)
+    assert caught.value.errno == 16  # EBUSY
+    peer.sendall(b"kept")
+    assert driver.wait_for(receive).result() == 4
+    driver.disassociate(key)
+
+
+@pytest.mark.parametrize("non_blocking", [False, True])
+def test_k4_the_socket_is_as_it_was(driver: Driver, net: Net, non_blocking: bool) -> None:
+    """A blocking socket blocks again when it comes back, a non-blocking one does not."""
+    ours, peer = net.pair()
+    ours.setblocking(not non_blocking)
+    key = driver.associate(ours)
+    peer.sendall(b"x")
+    assert driver.result(portio.Recv(key, bytearray(1))) == 1
+    driver.disassociate(key)
+    assert os.get_blocking(ours.fileno()) is not non_blocking
+    assert ours.getblocking() is not non_blocking
+    if non_blocking:
+        with pytest.raises(BlockingIOError):
+            ours.recv(1)
+    else:
+        with Background(ours.recv, 4) as receiver:
+            from support.watch import wait_until_blocked
+
+            wait_until_blocked(receiver)
+            peer.sendall(b"late")
+            assert receiver.result() == b"late"
+
+
+def test_k4_a_key_of_another_port(driver: Driver, net: Net, backend: str) -> None:
+    ours, peer = net.pair()
+    with portio.Port(backend=backend) as other:
+        key = other.associate(ours)
+        with pytest.raises(ValueError, match="port"):
+            driver.disassociate(key)
+        other.submit(portio.Send(key, b"still there"))
+        assert other.get(LIMIT) is not None
+        assert peer.recv(16) == b"still there"
+
+
+def test_k4_over_and_over(driver: Driver, net: Net) -> None:
+    """Nothing of an earlier association shows in a later one."""
+    ours, peer = net.pair()
+    for number in range(50):
+        key = driver.associate(ours, number)
+        driver.submit(receive := portio.Recv(key, bytearray(4)))
+        if number % 2:
+            peer.sendall(b"data")
+            assert driver.wait_for(receive).result() == 4
+        else:
+            driver.cancel(receive)
+            done = driver.wait_for(receive)
+            assert isinstance(done.error, portio.OperationCancelledError)
+        assert driver.result(portio.Send(key, b"%d" % number)) == len(str(number))
+        assert peer.recv(4) == b"%d" % number
+        driver.disassociate(key)
+
+
+def test_k4_files_and_pipes(driver: Driver, tmp_path: Path) -> None:
+    reader, writer = portio.pipe()
+    with portio.open(tmp_path / "file", "w+") as file, reader, writer:
+        for handle in (file, reader, writer):
+            driver.disassociate(driver.associate(handle))
+            driver.associate(handle)
+
+
+# K5 close
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("family", STREAMS)
+def test_k5_pending_operations_complete_and_the_peer_sees_the_end(
+    driver: Driver, net: Net, family: str
+) -> None:
+    ours, peer = net.pair(family)
+    key = driver.associate(ours)
+    receives = [portio.Recv(key, bytearray(8)) for _ in range(5)]
+    driver.submit(*receives)
+    driver.close_key(key)
+    # At once: nobody has taken a completion yet, and with one thread nobody asks.
+    assert peer.recv(1) == b""
+    for done in driver.wait_for_all(receives):
+        assert isinstance(done.error, portio.OperationCancelledError)
+        assert done.key is key
+        assert done.nbytes == 0
+    assert key.closed
+    assert ours.fileno() == -1 or _is_closed(ours.fileno())
+
+
+def _is_closed(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return True
+    return False
+
+
+def test_k5_the_socket_object_is_closed_with_it(driver: Driver, net: Net) -> None:
+    """Otherwise its collection would close a number that is somebody else's by then."""
+    ours, _ = net.pair()
+    key = driver.associate(ours)
+    driver.close_key(key)
+    assert ours.fileno() == -1
+
+
+def test_k5_a_file_and_a_pipe_end_are_closed_with_it(driver: Driver, tmp_path: Path) -> None:
+    reader, writer = portio.pipe()
+    file = portio.open(tmp_path / "file", "w+")
+    for handle in (file, reader, writer):
+        assert not handle.closed
+        driver.close_key(driver.associate(handle))
+        assert handle.closed
+
+
+def test_k5_a_raw_descriptor_is_closed(driver: Driver, net: Net) -> None:
+    ours, peer = net.pair()
+    fd = ours.detach()
+    driver.close_key(driver.associate(fd))
+    assert peer.recv(1) == b""
+
+
+def test_k5_every_kind_of_pending_operation_completes(driver: Driver, net: Net) -> None:
+    from support.net import fill
+
+    full, _ = net.small_pair()
+    fill(full)
+    listener = net.listener()
+    connecting = net.socket()
+    datagram = net.datagram()
+    reader, writer = portio.pipe()
+    idle_reader, idle_writer = portio.pipe()
+    os.set_blocking(writer.fileno(), False)
+    try:
+        while True:
+            os.write(writer.fileno(), bytes(4096))
+    except BlockingIOError:
+        pass
+    with reader, idle_writer:
+        operations: list[portio.Operation[Any]] = [
+            portio.Send(driver.associate(full), bytes(100_000)),
+            portio.Accept(driver.associate(listener)),
+            portio.Connect(driver.associate(connecting), net.full_listener().getsockname()),
+            portio.RecvFrom(driver.associate(datagram), bytearray(8)),
+            portio.Write(driver.associate(writer), bytes(8)),
+            portio.Read(driver.associate(idle_reader), bytearray(8)),
+        ]
+        driver.submit(*operations)
+        for operation in operations:
+            driver.close_key(operation.key)
+        for done in driver.wait_for_all(operations):
+            assert isinstance(done.error, portio.OperationCancelledError), done
+
+
+def test_k5_close_is_idempotent_and_a_context_manager(driver: Driver, net: Net) -> None:
+    ours, peer = net.pair()
+    key = driver.associate(ours)
+    with key as entered:
+        assert entered is key
+        assert driver.result(portio.Send(key, b"x")) == 1
+    assert key.closed
+    driver.close_key(key)
+    assert peer.recv(8) == b"x"
+    assert peer.recv(8) == b""
+
+
+def test_k5_nothing_can_be_started_on_a_closed_key(driver: Driver, net: Net) -> None:
+    ours, _ = net.pair()
+    key = driver.associate(ours)
+    driver.close_key(key)
+    operation = portio.Send(key, b"x")
+    with pytest.raises(ValueError, match="closed"):
+        driver.submit(operation)
+    assert not operation.pending
+    driver.assert_quiet()
+
+
+def test_k5_what_was_handed_over_still_arrives(driver: Driver, net: Net) -> None:
+    """Closing cancels what is pending; it does not take back what was sent."""
+    ours, peer = net.pair()
+    key = driver.associate(ours)
+    assert driver.result(portio.Send(key, b"all of this")) == 11
+    driver.close_key(key)
+    assert recv_exactly(peer, 64) == b"all of this"
+
+
+def test_k5_unqueued_operations_complete_too(driver: Driver, net: Net) -> None:
+    ours, _ = net.pair()
+    key = driver.associate(ours)
+    receive = portio.Recv(key, bytearray(8))
+    driver.submit(receive, queued=False)
+    driver.close_key(key)
+    assert isinstance(driver.wait(receive).error, portio.OperationCancelledError)
+
+
+def test_k5_while_data_streams_in(driver: Driver, net: Net) -> None:
+    """Closing in full flow: each receive completes once, with data or cancelled."""
+    for _ in range(20):
+        ours, peer = net.pair("unix")
+        key = driver.associate(ours)
+        receives = [portio.Recv(key, bytearray(64)) for _ in range(16)]
+        with Background(_send_until_closed, peer):
+            driver.submit(*receives)
+            driver.close_key(key)
+            outcomes = [type(done.error) for done in driver.wait_for_all(receives)]
+        assert set(outcomes) <= {type(None), portio.OperationCancelledError}
+
+
+def _send_until_closed(peer: socket.socket) -> None:
+    try:
+        while True:
+            peer.sendall(bytes(64))
+    except OSError:
+        pass
+
+
+def test_k5_a_free_key_and_one_of_a_closed_port(driver: Driver, net: Net) -> None:
+    portio.CompletionKey("free").close()
+    ours, _ = net.pair()
+    key = driver.associate(ours)
+    driver.close()
+    try:
+        driver.close_key(key)
+    except portio.PortClosedError:
+        assert ours.fileno() >= 0

@@ -1,0 +1,126 @@
+"""O11: buffers over 2 GiB, which the system takes only in several steps.
+
+The memory stays small: what is sent is a mapping of which no page was ever
+written, and what is received is thrown away at once.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import portio
+from support.drivers import Driver
+from support.net import Net, recv_count
+from support.threads import Background
+
+pytestmark = pytest.mark.large
+
+SIZE = (2 << 30) + 12_345
+"""More than a signed 32-bit number counts, and than one system call moves."""
+
+SLOW = 100.0
+
+
+@pytest.fixture
+def region() -> Iterator[mmap.mmap]:
+    """SIZE bytes, all zero, that take up no memory until they are written."""
+    with mmap.mmap(-1, SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as region:
+        if hasattr(mmap, "MADV_NOHUGEPAGE"):
+            region.madvise(mmap.MADV_NOHUGEPAGE)
+        yield region
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder with enough room, emptied at the end of the test."""
+    if shutil.disk_usage(tmp_path).free < SIZE * 2:
+        pytest.skip("the disk has not enough room for a file of 2 GiB")
+    yield tmp_path
+    for path in tmp_path.iterdir():
+        path.unlink()
+
+
+def test_o11_a_send_over_2_gib(driver: Driver, net: Net, region: mmap.mmap) -> None:
+    ours, peer = net.pair("unix")
+    key = driver.associate(ours)
+    send, end = portio.Send(key, region), portio.Shutdown(key)
+    with Background(recv_count, peer) as reader:
+        driver.submit(send, end)
+        assert driver.wait_for(send, SLOW).result() == SIZE
+        driver.wait_for(end).result()
+        assert reader.result(SLOW) == SIZE
+
+
+def test_o11_a_gathered_send_over_2_gib(driver: Driver, net: Net, region: mmap.mmap) -> None:
+    """No part is over 2 GiB, the sum is."""
+    ours, peer = net.pair("unix")
+    key = driver.associate(ours)
+    with memoryview(region) as view:
+        parts = [view[: 1 << 30], view[1 << 30 :], b"tail"]
+        send, end = portio.Send(key, parts), portio.Shutdown(key)
+        with Background(recv_count, peer) as reader:
+            driver.submit(send, end)
+            assert driver.wait_for(send, SLOW).result() == SIZE + 4
+            driver.wait_for(end).result()
+            assert reader.result(SLOW) == SIZE + 4
+        for part in parts[:2]:
+            part.release()
+        del parts, send
+
+
+def test_o11_a_receive_into_over_2_gib(driver: Driver, net: Net, region: mmap.mmap) -> None:
+    ours, peer = net.pair("unix")
+    receive = portio.Recv(driver.associate(ours), region)
+    driver.submit(receive)
+    peer.sendall(b"a little")
+    assert driver.wait_for(receive).result() == 8
+    assert region[:9] == b"a little\0"
+
+
+def test_o11_a_write_and_a_read_over_2_gib(
+    driver: Driver, folder: Path, region: mmap.mmap
+) -> None:
+    """Each in one operation, whole, also where one system call does not do."""
+    with portio.open(folder / "large", "w+") as file:
+        key = driver.associate(file)
+        driver.submit(write := portio.Write(key, region, 3))
+        assert driver.wait_for(write, SLOW).result() == SIZE
+        assert file.size() == SIZE + 3
+        file.truncate(0)
+        # A hole reads as zeros, at the price of the memory that they fill.
+        file.truncate(SIZE - 1)
+        os.pwrite(file.fileno(), b"end", SIZE - 4)
+        driver.submit(read := portio.Read(key, region))
+        assert driver.wait_for(read, SLOW).result() == SIZE - 1
+        assert region[SIZE - 5 : SIZE] == b"\0end\0"
+
+
+def test_o11_a_scattered_read_over_2_gib(driver: Driver, folder: Path) -> None:
+    """One block of memory, many times over: the sum counts, not the memory."""
+    block = bytearray(64 << 20)
+    with portio.open(folder / "sparse", "w+") as file:
+        file.truncate(34 * len(block))
+        os.pwrite(file.fileno(), b"end", 34 * len(block) - 3)
+        key = driver.associate(file)
+        driver.submit(read := portio.Read(key, [block] * 34))
+        assert driver.wait_for(read, SLOW).result() == 34 * len(block)
+        assert block[-4:] == b"\0end"
+
+
+def test_o11_a_sendfile_over_2_gib(driver: Driver, net: Net, folder: Path) -> None:
+    ours, peer = net.pair("unix")
+    key = driver.associate(ours)
+    with portio.open(folder / "sparse", "w+") as source:
+        source.truncate(SIZE)
+        send, end = portio.SendFile(key, source), portio.Shutdown(key)
+        with Background(recv_count, peer) as reader:
+            driver.submit(send, end)
+            assert driver.wait_for(send, SLOW).result() == SIZE
+            driver.wait_for(end).result()
+            assert reader.result(SLOW) == SIZE

@@ -1,0 +1,164 @@
+"""Fixtures and options for every test of the project."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import portio
+from support import backends
+from support.drivers import DRIVERS, Driver
+from support.net import Net
+from support.watch import HANG_LIMIT
+
+_FDS = Path("/proc/self/fd")
+_ERROR_OUTPUT = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_ERROR_OUTPUT] = os.dup(2)  # what a capturing pytest does not hide
+    for marker in (
+        "core: the selection that is run again with features of a backend switched off",
+        "large: moves gigabytes; needs a few seconds and up to 3 GiB of memory",
+    ):
+        config.addinivalue_line("markers", marker)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    os.close(config.stash[_ERROR_OUTPUT])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(120))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """End the process, with every stack, when a test hangs where no signal reaches it."""
+    output = item.config.stash[_ERROR_OUTPUT]
+    faulthandler.dump_traceback_later(HANG_LIMIT, exit=True, file=output)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(params=backends.selected())
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of each backend of this system in turn."""
+    name: str = request.param
+    backends.require(name)
+    return name
+
+
+@pytest.fixture
+def no_leak() -> Iterator[None]:
+    """The test leaves no descriptor behind."""
+    if not _FDS.is_dir():
+        yield
+        return
+    before = _descriptors()
+    yield
+    if _descriptors().keys() - before.keys():
+        gc.collect()
+        # What the kernel closes on its own time, a ring for one, may take a moment.
+        deadline = time.monotonic() + 10
+        while (leaked := _new(before)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not leaked, f"descriptors left open: {leaked}"
+
+
+def _new(before: dict[int, str]) -> dict[int, str]:
+    return {fd: name for fd, name in _descriptors().items() if fd not in before}
+
+
+def _descriptors() -> dict[int, str]:
+    found = {}
+    for entry in os.listdir(_FDS):
+        with contextlib.suppress(OSError):
+            found[int(entry)] = os.readlink(_FDS / entry)
+    return found
+
+
+@pytest.fixture
+def closing(no_leak: None) -> Iterator[contextlib.ExitStack]:
+    """What the test needs closed at its end, after its ports."""
+    del no_leak
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def net(closing: contextlib.ExitStack) -> Net:
+    """Sockets of every family, closed at the end of the test."""
+    return Net(closing)
+
+
+@pytest.fixture
+def make_driver(
+    backend: str, driver_name: str, closing: contextlib.ExitStack
+) -> Iterator[Callable[..., Driver]]:
+    """Makes drivers of the kind that is being tested."""
+    del closing  # it is closed after the drivers
+    with contextlib.ExitStack() as stack:
+
+        def make(**options: Any) -> Driver:
+            driver = DRIVERS[driver_name](backend, **options)
+            stack.callback(driver.close)
+            return driver
+
+        yield make
+
+
+@pytest.fixture(params=list(DRIVERS))
+def driver_name(request: pytest.FixtureRequest) -> str:
+    """The name of each driver in turn."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def driver(make_driver: Callable[..., Driver]) -> Iterator[Driver]:
+    """A driver; at the end of the test it must hold nothing that was not taken."""
+    driver = make_driver()
+    yield driver
+    if not driver.port.closed:
+        driver.assert_quiet()
+
+
+@pytest.fixture
+def make_port(
+    backend: str, closing: contextlib.ExitStack
+) -> Iterator[Callable[..., portio.Port]]:
+    """Makes ports of the backend that is being tested, for tests that serve them themselves."""
+    del closing  # it is closed after the ports
+    with contextlib.ExitStack() as stack:
+
+        def make(concurrency: int = 0, **options: Any) -> portio.Port:
+            port = portio.Port(concurrency, backend=backend, **options)
+            stack.callback(port.close)
+            return port
+
+        yield make
+
+
+@pytest.fixture(params=["shared", "thread_bound"])
+def port(make_port: Callable[..., portio.Port], request: pytest.FixtureRequest) -> portio.Port:
+    """A port of each kind in turn, used by the test with its own hands."""
+    return make_port(thread_bound=request.param == "thread_bound")
+
+
+@pytest.fixture
+def shared_port(make_port: Callable[..., portio.Port]) -> portio.Port:
+    """A port that any thread may use."""
+    return make_port()

@@ -1,0 +1,1 @@
+"""What a program meets outside: blocked calls, signals, forks, limits, exits."""

@@ -1,0 +1,37 @@
+"""Limits of the system: what they forbid is an error in its place, and nothing is lost (O14)."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from .running import run
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits of Linux")
+kinds = pytest.mark.parametrize("kind", ["shared", "thread_bound"])
+
+
+@kinds
+@pytest.mark.parametrize(
+    "function", ["accepts", "ports", "first_port", "locked_memory", "no_threads"]
+)
+def test_process(backend: str, kind: str, function: str) -> None:
+    """Descriptors, locked memory, threads."""
+    result = run("limits", function, backend, kind)
+    assert result.lines == ["done"]
+    assert not result.errors
+
+
+@kinds
+@pytest.mark.parametrize("function", ["full_disk", "too_large", "full_device", "read_only_disk"])
+def test_disk(backend: str, kind: str, function: str) -> None:
+    """No room, and no right to write."""
+    result = run("limits", function, backend, kind)
+    for line in result.lines[:-1]:
+        with contextlib.suppress(OSError):
+            Path(line).rmdir()
+    assert result.lines[-1] == "done"
+    assert not result.errors

@@ -1,0 +1,1 @@
+"""Random walks through the interface, checked against models that cannot be wrong."""

@@ -1,0 +1,386 @@
+"""Handles on which operations race, each with a model of what must come out.
+
+A lane makes operations one after the other, helps them along when it is told to
+`feed`, and at the end compares what its operations say with what really
+happened.  An operation belongs to one lane; a lane is used by one submitting
+thread, one feeding thread, and whoever takes the completions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import portio
+from support.net import pattern
+from support.watch import LIMIT
+
+WORD = struct.Struct("!Q")
+
+
+class Outcome:
+    """What became of one operation."""
+
+    def __init__(self, operation: portio.Operation[Any]) -> None:
+        self.operation: portio.Operation[Any] | None = operation
+        self.completions = 0
+        self.nbytes = 0
+        self.error: OSError | None = None
+        self.data = b""
+
+
+class Lane:
+    """Makes operations, and knows what must become of them."""
+
+    feeds = True
+
+    def __init__(self, port: portio.Port, rng: random.Random) -> None:
+        self.port = port
+        self.rng = random.Random(rng.random())
+        self.outcomes: list[Outcome] = []
+
+    def make(self) -> portio.Operation[Any]:
+        """The next operation."""
+        raise NotImplementedError
+
+    def feed(self) -> None:
+        """Help one operation to complete."""
+
+    def enter(self, outcome: Outcome, completion: portio.Completion[Any]) -> None:
+        """Remember what is needed of a completion, right after it was taken."""
+
+    def check(self) -> None:
+        """Everything has completed: compare."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+def words(data: bytes | bytearray) -> list[int]:
+    """The words in a piece of stream, which must not be torn."""
+    return [word for (word,) in WORD.iter_unpack(data)]
+
+
+class ReceiveLane(Lane):
+    """Receives on a stream, where the peer sends one number after the other."""
+
+    def __init__(self, port: portio.Port, rng: random.Random) -> None:
+        super().__init__(port, rng)
+        self.sock, self.peer = socket.socketpair()
+        self.peer.setblocking(False)
+        self.key = port.associate(self.sock)
+        self.said = 0
+
+    def make(self) -> portio.Operation[Any]:
+        return portio.Recv(self.key, bytearray(WORD.size))
+
+    def feed(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full, because nobody receives any more
+            self.peer.send(WORD.pack(self.said))
+            self.said += 1
+
+    def enter(self, outcome: Outcome, completion: portio.Completion[Any]) -> None:
+        operation = completion.operation
+        assert isinstance(operation, portio.Recv | portio.Read)
+        assert isinstance(operation.buffer, bytearray)
+        outcome.data = bytes(operation.buffer[: completion.nbytes])
+
+    def rest(self) -> bytes:
+        """What no operation has received."""
+        self.port.disassociate(self.key)
+        self.peer.close()
+        self.sock.setblocking(True)
+        self.sock.settimeout(LIMIT)
+        return b"".join(iter(lambda: self.sock.recv(65536), b""))
+
+    def check(self) -> None:
+        for outcome in self.outcomes:
+            assert bool(outcome.error) == (outcome.nbytes == 0)
+        received = b"".join(outcome.data for outcome in self.outcomes)
+        assert words(received + self.rest()) == list(range(self.said))
+
+    def close(self) -> None:
+        self.sock.close()
+        self.peer.close()
+
+
+class PipeReadLane(ReceiveLane):
+    """Reads from a pipe."""
+
+    def __init__(self, port: portio.Port, rng: random.Random) -> None:
+        Lane.__init__(self, port, rng)
+        self.reader, self.writer = portio.pipe()
+        os.set_blocking(self.writer.fileno(), False)
+        self.key = port.associate(self.reader)
+        self.said = 0
+
+    def make(self) -> portio.Operation[Any]:
+        return portio.Read(self.key, bytearray(WORD.size))
+
+    def feed(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self.writer.fileno(), WORD.pack(self.said))
+            self.said += 1
+
+    def rest(self) -> bytes:
+        self.port.disassociate(self.key)
+        self.writer.close()
+        data = bytearray()
+        os.set_blocking(self.reader.fileno(), True)
+        while part := os.read(self.reader.fileno(), 65536):
+            data += part
+        return bytes(data)
+
+    def close(self) -> None:
+        self.reader.close()
+        self.writer.close()
+
+
+class DatagramLane(ReceiveLane):
+    """Datagrams, of which a cancelled receive must take none."""
+
+    def __init__(self, port: portio.Port, rng: random.Random) -> None:
+        Lane.__init__(self, port, rng)
+        self.sock, self.peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.peer.setblocking(False)
+        self.key = port.associate(self.sock)
+        self.said = 0
+
+    def make(self) -> portio.Operation[Any]:
+        kind = self.rng.choice([portio.Recv, portio.RecvFrom])
+        return kind(self.key, bytearray(WORD.size))
+
+    def enter(self, outcome: Outcome, completion: portio.Completion[Any]) -> None:
+        operation = completion.operation
+        assert isinstance(operation, portio.Recv | portio.RecvFrom)
+        assert isinstance(operation.buffer, bytearray)
+        outcome.data = bytes(operation.buffer[: completion.nbytes])
+
+    def rest(self) -> bytes:
+        self.port.disassociate(self.key)
+        data = bytearray()
+        self.sock.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data += self.sock.recv(64)
+        return bytes(data)
+
+
+class SendLane(Lane):
+    """Sends that fill the buffer, and a peer that reads a little at a time."""
+
+    def __init__(self, port: portio.Port, rng: random.Random) -> None:
+        super().__init__(port, rng)
+        self.sock, self.peer = socket.socketpair()
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        self.peer.setblocking(False)
+        self.key = port.associate(self.sock)
+        self.offered: list[bytes] = []
+        self.arrived = bytearray()
+        self.position = 0
+
+    def next_piece(self) -> bytes:
+        size = self.rng.choice([1, 100, 5000, 20_000])
+        piece = pattern(size, self.position)
+        self.position += size
+        self.offered.append(piece)
+        return piece
+
+    def make(self) -> portio.Operation[Any]:
+        return portio.Send(self.key, self.next_piece())
+
+    def feed(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self.arrived += self.peer.recv(16_384)
+
+    def finish_reading(self) -> None:
+        self.port.disassociate(self.key)
+        self.sock.close()
+        self.peer.setblocking(True)
+        self.peer.settimeout(LIMIT)
+        while part := self.peer.recv(65536):
+            self.arrived += part
+
+    def check(self) -> None:
+        self.finish_reading()
+        sent = bytearray()
+        for piece, outcome in zip(self.offered, self.outcomes, strict=True):
+            assert outcome.error or outcome.nbytes == len(piece)
+            sent += piece[: outcome.nbytes]
+        assert len(self.arrived) == len(sent)
+        assert self.arrived == sent
+
+    def close(self) -> None:
+        self.sock.close()
+        self.peer.close()
+
+
+class PipeWriteLane(SendLane):
+    """Writes that fill a pipe."""
+
+    def __init__(self, port: portio.Port, rng: random.Random) -> None:
+        Lane.__init__(self, port, rng)
+        self.reader, self.writer = portio.pipe()
+        os.set_blocking(self.reader.fileno(), False)
+        self.key = port.associate(self.writer)
+        self.offered = []
+        self.arrived = bytearray()
+        self.position = 0
+
+    def make(self) -> portio.Operation[Any]:
+        return portio.Write(self.key, self.next_piece())
+
+    def feed(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self.arrived += os.read(self.reader.fileno(), 16_384)
+
+    def finish_reading(self) -> None:
+        self.port.disassociate(self.key)
+        self.writer.close()
+        while part := os.read(self.reader.fileno(), 65536):
+            self.arrived += part
+
+    def close(self) -> None:
+        self.reader.close()
+        self.writer.close()
+
+
+class TimerLane(Lane):
+    """Timers of a few milliseconds."""
+
+    feeds = False
+
+    def make(self) -> portio.Operation[Any]:
+        return portio.Timer(self.rng.choice([0.0, 0.0005, 0.002, 0.005]))
+
+
+class AcceptLane(Lane):
+    """Accepts, of which a cancelled one must take no connection."""
+
+    def __init__(self, port: portio.Port, rng: random.Random) -> None:
+        super().__init__(port, rng)
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1000)
+        self.key = port.associate(self.listener)
+        self.clients: dict[object, socket.socket] = {}
+        self.accepted: list[socket.socket] = []
+        self.lock = threading.Lock()
+
+    def make(self) -> portio.Operation[Any]:
+        return portio.Accept(self.key)
+
+    def feed(self) -> None:
+        client = socket.create_connection(self.listener.getsockname(), LIMIT)
+        with self.lock:
+            self.clients[client.getsockname()] = client
+
+    def enter(self, outcome: Outcome, completion: portio.Completion[Any]) -> None:
+        if completion.error is None:
+            sock = completion.result()
+            assert isinstance(sock, socket.socket)
+            assert not sock.get_inheritable()
+            self.settle(sock)
+
+    def settle(self, sock: socket.socket) -> None:
+        """Each accepted socket has a client of its own; both are done with."""
+        with sock:
+            peer = sock.getpeername()
+        end = time.monotonic() + LIMIT
+        while time.monotonic() < end:
+            with self.lock:
+                client = self.clients.pop(peer, None)
+            if client is not None:
+                client.close()
+                return
+            time.sleep(0.001)  # the feeder has connected, but not written it down yet
+        raise AssertionError(f"{peer} was accepted twice, or is nobody's")
+
+    def check(self) -> None:
+        self.port.disassociate(self.key)
+        self.listener.setblocking(False)
+        while self.clients:  # BlockingIOError here: a connection was lost
+            self.settle(self.listener.accept()[0])
+
+    def close(self) -> None:
+        self.listener.close()
+        for client in self.clients.values():
+            client.close()
+
+
+class ConnectLane(Lane):
+    """Connects to one listener, each on a socket of its own."""
+
+    feeds = False
+
+    def __init__(self, port: portio.Port, rng: random.Random) -> None:
+        super().__init__(port, rng)
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=4000)
+
+    def make(self) -> portio.Operation[Any]:
+        key = self.port.associate(socket.socket())
+        return portio.Connect(key, self.listener.getsockname())
+
+    def enter(self, outcome: Outcome, completion: portio.Completion[Any]) -> None:
+        assert completion.key
+        sock = completion.key.handle
+        assert isinstance(sock, socket.socket)
+        if completion.error is None:
+            assert sock.getpeername() == self.listener.getsockname()
+        completion.key.close()
+
+    def close(self) -> None:
+        self.listener.close()
+
+
+class FileLane(Lane):
+    """Writes and reads of one file, each at a place of its own."""
+
+    feeds = False
+    BLOCK = 4096
+
+    def __init__(self, port: portio.Port, rng: random.Random, folder: Path) -> None:
+        super().__init__(port, rng)
+        self.path = folder / f"file{id(self)}"
+        self.path.write_bytes(pattern(1 << 20))
+        self.file = portio.open(self.path, "r+")
+        self.key = port.associate(self.file)
+        self.made: list[portio.Operation[Any]] = []
+
+    def make(self) -> portio.Operation[Any]:
+        operation: portio.Operation[Any]
+        if self.rng.random() < 0.5:
+            operation = portio.Read(
+                self.key, bytearray(self.BLOCK), self.rng.randrange((1 << 20) - self.BLOCK)
+            )
+        else:
+            block = bytes([len(self.made) % 255 + 1]) * self.BLOCK
+            operation = portio.Write(self.key, block, (1 << 20) + len(self.made) * self.BLOCK)
+        self.made.append(operation)
+        return operation
+
+    def enter(self, outcome: Outcome, completion: portio.Completion[Any]) -> None:
+        assert completion.error or completion.nbytes == self.BLOCK
+        operation = completion.operation
+        if isinstance(operation, portio.Read):
+            assert isinstance(operation.buffer, bytearray)
+            data = operation.buffer[: completion.nbytes]
+            assert data == pattern(len(data), operation.offset)
+
+    def check(self) -> None:
+        with self.path.open("rb") as file:
+            for operation, outcome in zip(self.made, self.outcomes, strict=True):
+                if isinstance(operation, portio.Write):
+                    file.seek(operation.offset)
+                    block = file.read(self.BLOCK)
+                    wanted = bytes(operation.buffer)[: outcome.nbytes]  # type: ignore[arg-type]
+                    assert block[: outcome.nbytes] == wanted
+                    assert not any(block[outcome.nbytes :])
+
+    def close(self) -> None:
+        self.file.close()

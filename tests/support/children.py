@@ -1,0 +1,161 @@
+"""Scripts that need a process of their own: signals, forks, limits, exits."""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+
+import portio
+from support.watch import LIMIT
+
+_TESTS = Path(__file__).parents[1]
+_PORTIO = Path(portio.__file__).parents[1]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Our environment, in which a script finds the same portio and this support."""
+    path = [str(_PORTIO), str(_TESTS), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
+        "PYTHONFAULTHANDLER": "1",
+        "PYTHONUNBUFFERED": "1",
+        **changes,
+    }
+
+
+def run_script(source: str, *arguments: object, limit: float = 60.0, **changes: str) -> str:
+    """Run a script to its end: it must succeed.  What it wrote to standard output."""
+    command = [sys.executable, "-c", textwrap.dedent(source), *map(str, arguments)]
+    try:
+        done = subprocess.run(  # noqa: S603
+            command,
+            env=environment(**changes),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        pytest.fail(
+            f"the script did not end within {limit:g} s\n"
+            f"stdout: {_text(error.stdout)}\nstderr: {_text(error.stderr)}"
+        )
+    if done.returncode != 0:
+        pytest.fail(
+            f"the script ended with {done.returncode}\nstdout: {done.stdout}\nstderr: {done.stderr}"
+        )
+    return done.stdout
+
+
+def _text(output: bytes | str | None) -> str:
+    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+
+
+class Child:
+    """A script that talks with the test, line by line."""
+
+    def __init__(self, source: str, *arguments: object, **changes: str) -> None:
+        self.process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-c", textwrap.dedent(source), *map(str, arguments)],
+            env=environment(**changes),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        self.pid = self.process.pid
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._errors: list[str] = []
+        self._readers = [
+            threading.Thread(target=self._read_lines, daemon=True),
+            threading.Thread(target=self._read_errors, daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def line(self, limit: float = LIMIT) -> str:
+        """The next line that the child writes."""
+        try:
+            line = self._lines.get(timeout=limit)
+        except queue.Empty:
+            self._stop_with_dump()
+            pytest.fail(f"no word from the child within {limit:g} s; stderr: {self.errors()}")
+        if line is None:
+            pytest.fail(f"the child ended early; stderr: {self.errors()}")
+        return line
+
+    def has_spoken(self) -> bool:
+        """Is there a line, or the end?"""
+        return not self._lines.empty()
+
+    def expect(self, wanted: str) -> None:
+        assert self.line() == wanted
+
+    def say(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def finish(self) -> None:
+        """The child must end by itself and with success."""
+        try:
+            code = self.process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            self._stop_with_dump()
+            pytest.fail(f"the child did not end within {LIMIT:g} s; stderr: {self.errors()}")
+        assert code == 0, f"the child ended with {code}; stderr: {self.errors()}"
+
+    def errors(self) -> str:
+        self._readers[1].join(LIMIT if self.process.poll() is not None else 0.1)
+        return "".join(self._errors)
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+        for reader in self._readers:
+            reader.join(LIMIT)
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            assert stream is not None
+            try:
+                stream.close()
+            except BrokenPipeError:
+                pass
+
+    def _stop_with_dump(self) -> None:
+        # faulthandler writes every thread's stack when a fatal signal comes.
+        if self.process.poll() is None and hasattr(os, "kill"):
+            self.process.send_signal(6)
+            self.process.wait(LIMIT)
+
+    def _read_lines(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line.rstrip("\n"))
+        self._lines.put(None)
+
+    def _read_errors(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._errors.append(line)
