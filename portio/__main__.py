@@ -2,7 +2,10 @@
 
 import sys
 
-from portio.cli import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from portio.cli import main
+
+        sys.exit(main())
+    except KeyboardInterrupt:  # so early that no command has begun
+        sys.exit(130)

@@ -16,7 +16,7 @@ import struct
 import sys
 from typing import Any, TypeAlias
 
-__all__ = ["Address", "SIZE", "decode", "encode"]
+__all__ = ["SIZE", "Address", "decode", "encode"]
 
 #: An address as a program gives it.
 Address: TypeAlias = (

@@ -62,7 +62,7 @@ class Vectors:
     __slots__ = ("_pins", "array", "count")
 
     def __init__(
-        self, ffi: ForeignInterface, chars: CData, buffers: Iterable[Buffer], writable: bool
+        self, ffi: ForeignInterface, chars: CData, buffers: Iterable[Buffer], *, writable: bool
     ) -> None:
         """Pins every buffer; raises what the first bad one deserves, and pins none."""
         pins = [ffi.from_buffer(chars, buffer, writable) for buffer in buffers]
@@ -79,7 +79,7 @@ class Vectors:
 class Block:
     """One block that stands for many writable buffers, until it is scattered."""
 
-    __slots__ = ("_views", "pin")
+    __slots__ = ("_block", "_views", "pin")
 
     def __init__(self, ffi: ForeignInterface, chars: CData, buffers: Iterable[Buffer]) -> None:
         """Pins every buffer and makes a block as large as all of them."""
@@ -87,15 +87,17 @@ class Block:
         for view in self._views:
             if view.readonly:
                 raise BufferError("Object is not writable.")
+        self._block = bytearray(sum(map(len, self._views)))
         #: The pinned block, for the system.
-        self.pin = ffi.from_buffer(chars, bytearray(sum(map(len, self._views))), True)
+        self.pin = ffi.from_buffer(chars, self._block, True)
 
-    def scatter(self, ffi: ForeignInterface, size: int) -> None:
-        """Copies the first `size` bytes of the block to the buffers, in order."""
-        rest = memoryview(ffi.buffer(self.pin))[:size]
+    def settle(self, nbytes: int, error: int) -> tuple[int, int]:  # noqa: ARG002
+        """Copies what has arrived to the buffers, in order; it may be called again."""
+        rest = memoryview(self._block)[:nbytes]
         for view in self._views:
+            if not rest:
+                break
             part = rest[: len(view)]
             view[: len(part)] = part
             rest = rest[len(part) :]
-            if not rest:
-                return
+        return nbytes, nbytes

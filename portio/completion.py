@@ -15,7 +15,9 @@ as the completion lives.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from portio import errors
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from portio.keys import CompletionKey
     from portio.operations.base import Operation
 
-__all__ = ["Completion", "error_of"]
+__all__ = ["DROPPED", "Completion", "Outcome", "completed", "error_of"]
 
 T = TypeVar("T")
 
@@ -31,21 +33,40 @@ T = TypeVar("T")
 ERROR_MASK = 0xFFFFFFFF
 
 
+class Outcome:
+    """How an operation has ended, when there is more to say than a number of bytes."""
+
+    __slots__ = ("error", "last", "more", "nbytes", "queued", "value")
+
+    def __init__(
+        self, error: int, nbytes: int, value: Any, *, more: bool = False, queued: bool = True
+    ) -> None:
+        #: The system's error; 0 for success.
+        self.error = error
+        #: Bytes moved.
+        self.nbytes = nbytes
+        #: The result of a success; the payload of a posted packet.
+        self.value = value
+        #: Whether the operation goes on.
+        self.more = more
+        #: Whether it went through the port's queue.
+        self.queued = queued
+        #: The completion that `Operation.wait` gave, if somebody still has it.
+        self.last: weakref.ref[Completion[Any]] | None = None
+
+
+#: The outcome of an operation whose port was closed before it was taken.
+DROPPED = Outcome(0, 0, None)
+
+_again = threading.Lock()
+
+
 class Completion(Generic[T]):
     """A finished operation, or a posted packet.  Ports make them; read only."""
 
-    # PacketQueue._take fills the slots itself, without an __init__: that call
-    # would be a tenth of what an operation costs.
-    __slots__ = (
-        "__weakref__",
-        "_error",
-        "_more",
-        "_status",
-        "_value",
-        "key",
-        "nbytes",
-        "operation",
-    )
+    # PacketQueue._take fills the slots itself: a call of __init__ would be a tenth
+    # of what an operation costs.
+    __slots__ = ("__weakref__", "_error", "_outcome", "key", "nbytes", "operation")
 
     #: The operation that has ended; None for a posted packet.
     operation: Operation[T] | None
@@ -55,11 +76,9 @@ class Completion(Generic[T]):
     #: cancelled half-way; of a posted packet the number that was posted.
     nbytes: int
 
-    _settles: ClassVar[bool] = True  # PacketQueue._take: not a plain operation
-    _status: int  # the record's; 0 of most operations, and then _more is not set
-    _value: Any  # the result, or the payload of a posted packet
-    _more: bool
-    _error: OSError
+    # None for a success whose result is nbytes, and for a packet without payload.
+    _outcome: Outcome | None
+    _error: OSError  # set when it was asked for
 
     @property
     def error(self) -> OSError | None:
@@ -69,18 +88,20 @@ class Completion(Generic[T]):
         name and the bytes that were moved in its text.  It is the same object
         each time.
         """
-        if not self._status & ERROR_MASK:
+        outcome = self._outcome
+        if outcome is None or not outcome.error:
             return None
         try:
             return self._error
         except AttributeError:
-            self._error = self._make_error()
+            self._error = self._make_error(outcome)
             return self._error
 
     @property
     def payload(self) -> object:
         """The object that came with a posted packet; None for an operation."""
-        return self._value if self.operation is None else None
+        outcome = self._outcome
+        return outcome.value if self.operation is None and outcome is not None else None
 
     @property
     def last(self) -> bool:
@@ -88,7 +109,7 @@ class Completion(Generic[T]):
 
         False only when a multishot operation has more to come.
         """
-        return not self._status or not self._more
+        return self._outcome is None or not self._outcome.more
 
     def result(self) -> T:
         """The operation's result; of a posted packet the payload.
@@ -96,14 +117,18 @@ class Completion(Generic[T]):
         Raises the error of an operation that failed: equal to `error` in class,
         errno and text, but a new exception each time.
         """
-        if self._status & ERROR_MASK:
-            raise self._make_error()
-        value: T = self._value
+        outcome = self._outcome
+        if outcome is None:
+            plain: Any = self.nbytes if self.operation is not None else None
+            return plain  # type: ignore[no-any-return]
+        if outcome.error:
+            raise self._make_error(outcome)
+        value: T = outcome.value
         return value
 
-    def _make_error(self) -> OSError:
+    def _make_error(self, outcome: Outcome) -> OSError:
         assert self.operation is not None, "posted packets carry no error"
-        return error_of(self.operation, self.key, self._status & ERROR_MASK, self.nbytes)
+        return error_of(self.operation, self.key, outcome)
 
     def __repr__(self) -> str:
         if self.operation is None:
@@ -113,13 +138,37 @@ class Completion(Generic[T]):
         return f"<Completion of {name} key={self.key!r} nbytes={self.nbytes}{outcome}>"
 
 
-def error_of(
-    operation: Operation[Any], key: CompletionKey | None, code: int, nbytes: int
-) -> OSError:
-    """The error of `operation` on `key`, after it had moved `nbytes`."""
+def completed(operation: Operation[T]) -> Completion[T]:
+    """The completion that an idle operation has had, which was not queued.
+
+    The same object as before while anybody has it, else one that nobody can tell
+    from it.  Raises RuntimeError when there was none, and `PortClosedError` when
+    the port was closed before.
+    """
+    outcome = getattr(operation, "_outcome", None)
+    if outcome is DROPPED:
+        raise errors.port_closed()
+    if outcome is None:
+        raise RuntimeError(f"{operation!r} was never submitted")
+    if not isinstance(outcome, Outcome) or outcome.queued:
+        raise RuntimeError(f"{operation!r} was submitted to the port's queue; use Port.get")
+    with _again:
+        completion = outcome.last() if outcome.last is not None else None
+        if completion is None:
+            completion = Completion()
+            completion.operation = operation
+            completion.key = operation.key
+            completion.nbytes = outcome.nbytes
+            completion._outcome = outcome
+            outcome.last = weakref.ref(completion)
+        return completion
+
+
+def error_of(operation: Operation[Any], key: CompletionKey | None, outcome: Outcome) -> OSError:
+    """The error that `operation` on `key` has ended with."""
     name = type(operation).__name__
     kind = operation.label
     what = kind if kind.endswith(f".{name}") else f"{name} ({kind})"
     where = f" on {key.label}" if key is not None else ""
-    moved = f" after {nbytes} bytes" if nbytes > 0 else ""
-    return errors.from_system(code, f"{what}{where}{moved}")
+    moved = f" after {outcome.nbytes} bytes" if outcome.nbytes > 0 else ""
+    return errors.from_system(outcome.error, f"{what}{where}{moved}")

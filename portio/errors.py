@@ -40,7 +40,7 @@ class OperationCancelledError(OSError):
 
 
 class NotSupportedError(OSError):
-    """This system, or this backend, cannot do what was asked (errno ENOTSUP)."""
+    """What was asked is beyond this system, or this backend (errno ENOTSUP)."""
 
 
 class BackendUnavailableError(NotSupportedError):

@@ -141,7 +141,7 @@ class PipeEnd(Handle):
     __slots__ = ()
 
 
-def open(  # noqa: A001 (used as portio.open)
+def open(  # noqa: A001 (portio.open)
     path: str | bytes | os.PathLike[Any], mode: str = "r", *, permissions: int = 0o666
 ) -> File:
     """Opens a file for completion I/O.

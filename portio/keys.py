@@ -28,9 +28,10 @@ from portio.registry import Identity, identify, registry
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
     from portio.backends.native import CData
-    from portio.packets import PacketQueue
+    from portio.engine import Engine
     from portio.port import Port
 
 __all__ = ["CompletionKey", "HandleLike", "HasFileno", "descriptor_of"]
@@ -40,7 +41,9 @@ __all__ = ["CompletionKey", "HandleLike", "HasFileno", "descriptor_of"]
 class HasFileno(Protocol):
     """Anything with a descriptor."""
 
-    def fileno(self) -> int: ...
+    def fileno(self) -> int:
+        """The descriptor."""
+        ...
 
 
 #: What can be associated with a port.
@@ -169,7 +172,7 @@ class CompletionKey:
             port._abandon(self._id)
             close()
 
-    def __enter__(self) -> CompletionKey:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -193,7 +196,7 @@ class CompletionKey:
         """Whether the handle belongs to a port that is open."""
         return self._port is not None and not self._port.closed
 
-    def serves(self, port: PacketQueue) -> bool:
+    def serves(self, port: Engine) -> bool:
         """Whether it may come with a packet of `port`: its own key, or a free one."""
         return not self._closed and (self._port is port or self._port is None)
 

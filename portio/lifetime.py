@@ -21,15 +21,14 @@ import atexit
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
-from portio import backends
 from portio.registry import registry
 
 if TYPE_CHECKING:
     from portio.port import Port
 
-__all__ = ["FORKED", "bury", "close_graves", "enter", "has_ended", "raise_forked"]
+__all__ = ["bury", "close_graves", "enter", "has_ended"]
 
 _open: weakref.WeakSet[Port] = weakref.WeakSet()
 _graveyard: list[Port] = []
@@ -60,21 +59,6 @@ def has_ended(thread: threading.Thread, native_id: int) -> bool:
     return not thread.is_alive()
 
 
-def raise_forked(*_: Any) -> NoReturn:
-    """Stands in a forked child for the functions of the engine."""
-    raise RuntimeError("the port belongs to the parent process; create a new one after the fork")
-
-
-class _Forked:
-    """Stands in a forked child for the engine."""
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise_forked()
-
-
-FORKED: Any = _Forked()
-
-
 @atexit.register
 def _close_all() -> None:
     close_graves()
@@ -97,7 +81,6 @@ _immortal: list[Port] = []
 
 def _disown_all() -> None:
     registry.forget_all()
-    backends.after_fork()
     ports = [*_open, *_graveyard]
     _open.clear()
     _graveyard.clear()

@@ -1,16 +1,12 @@
-"""The port: handles, submission, closing.  Packets are in packets.py.
+"""The port itself: handles, and its own beginning and end.
 
-Submission.  An operation is claimed, checked and pinned, entered in `_pending`,
-and handed to the engine, in this order.  Up to the last step everything can be
-undone, and is, when any check of any operation of the call fails: nothing is
-started then and nothing stays pending (contract O1, O2).  The engine refuses
-only what cannot start; from its yes on, the operation completes exactly once.
+A port is built in layers, each in a module with its own rules:
 
-A signal handler that raises is an exception as well.  Before the call of the
-engine it undoes the submission like every other; if it runs when that call
-returns, the operations are started although `submit` raises, and complete as
-usual: `Operation.pending` tells.  There is no call between the last check of a
-submission and the engine's, so it is always one of the two.
+- engine.py: the functions of the engine, tokens and entries;
+- packets.py: packets that leave the port, and those that are posted;
+- unqueued.py: waiting for one operation;
+- submission.py: how operations start.
+
 
 Closing.  The engine cancels and drains everything first; then, when the system
 holds no pointer into the process any more, pins are released.  The engine's own
@@ -28,15 +24,16 @@ import warnings
 from collections import deque
 from operator import index
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from portio import backends, lifetime
+from portio import backends, errors, lifetime
 from portio.backends import switches
+from portio.engine import raise_forked
 from portio.files import Handle
 from portio.keys import CompletionKey, HandleLike, descriptor_of
-from portio.operations.base import Operation, bind
-from portio.packets import PacketQueue
+from portio.operations import numbers
 from portio.registry import identify, registry
+from portio.submission import Submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,15 +44,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Port"]
 
-# With the GIL the look at an operation's token and the store to it are one step,
-# because no thread switch falls between two instructions that are no call.
-_FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
-_claims = threading.Lock()
-
 _MOST_CONCURRENCY = 2**32 - 1
 
 
-class Port(PacketQueue):
+class Port(Submission):
     """A completion port.
 
     `concurrency` is how many threads may run at once between taking a packet and
@@ -83,7 +75,6 @@ class Port(PacketQueue):
         "_closed",
         "_closing",
         "_concurrency",
-        "_forked",
         "_orphans",
         "_owner_native_id",
         "_owner_thread",
@@ -106,7 +97,7 @@ class Port(PacketQueue):
             raise ValueError("lazy_submit is for thread-bound ports only")
         native = backends.choose(backend)
         lifetime.close_graves()
-        bind(native.lib)
+        numbers.read(native.lib)
         self._backend = native.name
         self._concurrency = concurrency or _usable_processors()
         self._closing = threading.RLock()
@@ -115,8 +106,10 @@ class Port(PacketQueue):
         #: What the owner has yet to do for keys that ended in other threads.
         self._orphans: deque[tuple[Callable[[CData, int], int], int]] = deque()
         self._lib = native.lib  # for refusals
-        port = _create(self, native, thread_bound, lazy_submit)
-        self._open_queue(native, port, get_ident() if thread_bound else 0)
+        port = _create(self, native, thread_bound=thread_bound, lazy_submit=lazy_submit)
+        self._open_engine(native, port, get_ident() if thread_bound else 0)
+        self._open_queue()
+        self._open_waits()
         self._closed = False
         lifetime.enter(self)
 
@@ -228,139 +221,6 @@ class Port(PacketQueue):
             registry.remove(key._descriptor, key)
             key.detach()
 
-    # ---- operations ----
-
-    def submit(self, *operations: Operation[Any], queued: bool = True) -> None:
-        """Starts operations; each completes exactly once.
-
-        All of them are checked before any is started, and when this raises, none
-        is.  Their buffers are pinned until their completions leave the port.  With
-        ``queued=False`` the completions are not queued to the port: wait for each
-        with `Operation.wait`.
-
-        What the system thinks of an operation comes with its completion.  This
-        raises only what can be seen without asking it: TypeError for what is no
-        operation, and for a key, a handle or a buffer of the wrong type;
-        BufferError for a buffer that is not contiguous, and for a read-only one
-        that is to be filled; ValueError for values out of range, and for a key that
-        is closed, free or of another port; RuntimeError for an operation that is
-        pending (or twice in the call), in another thread than the owner of a
-        thread-bound port, and in a forked child; `PortClosedError`; MemoryError.
-        """
-        try:
-            single = len(operations) == 1 and not operations[0]._extended
-        except AttributeError:
-            single = False  # no operation
-        if not single:
-            self._submit_many(operations, queued)
-            return
-        operation = operations[0]
-        started = False
-        try:
-            token = self._free.pop()
-        except IndexError:
-            token = self._grow()
-        try:
-            if _FREE_THREADED:
-                _claim(operation, token)
-            elif operation._token:
-                raise _pending_already(operation)
-            else:
-                operation._token = token
-            operation._port = self
-            operation._queued = queued
-            handle, flags, buffer, length, argument = operation._prepare(self)
-            if not queued:
-                flags |= self._unqueued
-                operation._last = None
-            self._pending[token] = operation
-            started = True
-            refused = self._c_submit_one(
-                self._native, operation._kind, flags, handle, token, buffer, length, argument
-            )
-        except BaseException as error:
-            if not started:
-                self._undo(operation, token)
-            _explain(operation, error)
-            raise
-        if refused:
-            self._undo(operation, token)
-            raise self._refusal(refused)
-        if not queued:
-            self._announce()
-
-    def _submit_many(self, operations: tuple[Operation[Any], ...], queued: bool) -> None:
-        """`submit` of any number of operations of any kind, in one call of the engine."""
-        count = len(operations)
-        if not count:
-            return
-        claims: list[tuple[Operation[Any], int]] = []
-        requests = self._ffi.new("portio_request[]", count)
-        common = 0 if queued else self._unqueued
-        submit = self._lib.portio_submit
-        started = False
-        try:
-            for at, operation in enumerate(operations):
-                token = self._new_token()
-                claims.append((operation, token))
-                _claim(operation, token)
-                operation._port = self
-                operation._queued = queued
-                operation._last = None
-                handle, flags, buffer, *rest = operation._prepare_extended(self)
-                if buffer.__class__ is bytes:  # the operation holds it; this is its address
-                    buffer = self._from_buffer(self._chars, buffer)
-                requests[at] = (
-                    token, handle, operation._kind, flags | common, buffer, *rest
-                )  # fmt: skip
-            for operation, token in claims:
-                self._pending[token] = operation
-            started = True
-            refused = submit(self._native, requests, count)
-        except BaseException as error:
-            if not started:
-                self._undo_all(claims)
-            _explain(operations[len(claims) - 1], error)
-            raise
-        if refused:
-            self._undo_all(claims)
-            raise self._refusal(refused)
-        if not queued:
-            self._announce()
-
-    def _announce(self) -> None:
-        """Unqueued operations were started: somebody may wait for one already."""
-        with self._waits:
-            self._waits.notify_all()
-
-    def _undo(self, operation: Operation[Any], token: int) -> None:
-        """The operation was not started: it is idle again."""
-        self._pending.pop(token, None)
-        if getattr(operation, "_token", None) == token:
-            operation._pin = None
-            operation._token = 0
-        self._free.append(token)
-
-    def _undo_all(self, claims: list[tuple[Operation[Any], int]]) -> None:
-        for operation, token in claims:
-            self._undo(operation, token)
-
-    def _cancel(self, token: int) -> None:
-        """Operation.cancel."""
-        refused = self._lib.portio_cancel(self._native, token)
-        if refused and refused != self._lib.PORTIO_CLOSED:
-            raise self._refusal(refused, "cancel")
-
-    def flush(self) -> None:
-        """Starts what a ``lazy_submit`` port has not started yet; else does nothing.
-
-        Raises `PortClosedError`; RuntimeError in another thread than the owner of a
-        thread-bound port and in a forked child.
-        """
-        refused = self._lib.portio_flush(self._native)
-        if refused:
-            raise self._refusal(refused)
-
     def blocking(self) -> Blocking:
         """Says that this thread is about to block: ``with port.blocking(): …``.
 
@@ -388,7 +248,7 @@ class Port(PacketQueue):
         another thread while its owner lives.
         """
         if self._forked:
-            lifetime.raise_forked()
+            raise_forked()
         with self._closing:
             if self._closed:
                 return
@@ -399,8 +259,11 @@ class Port(PacketQueue):
                 raise self._refusal(refused, "closing the port")
             self._closed = True
             self._drop_packets()
+            self._announce()
 
     def __enter__(self) -> Self:
+        if self._closed:
+            raise errors.port_closed()
         return self
 
     def __exit__(
@@ -438,23 +301,10 @@ class Port(PacketQueue):
         return True
 
     def _disown(self) -> None:
-        """This is a forked child, and the port is the parent's."""
-        self._forked = True
-        self._ffi.gc(self._native, None)
-        self._lib = self._free = lifetime.FORKED
-        self._c_get = self._c_post = self._c_submit_one = lifetime.raise_forked
-        self._left = 0
-        self._rescued = []
-        # A thread that does not exist here may hold the old ones.
-        self._waits = threading.Condition()
-        self._rescue_lock = threading.RLock()
-
-    def _check_thread(self) -> None:
-        """Raises RuntimeError where only the owner may go on, and in a forked child."""
-        if self._forked:
-            lifetime.raise_forked()
-        if not self._closed:
-            self._check_owner()
+        """Leaves the port to the parent: the caller is a forked child."""
+        self._disown_engine()
+        self._open_queue()
+        self._open_waits()  # a thread that does not exist here may hold the old ones
 
     def _forget(self, handle: int) -> None:
         """A key was collected: its handle goes back to the program.  Raises nothing."""
@@ -473,7 +323,7 @@ class Port(PacketQueue):
             # Cancelling is all that other threads may do; the owner does the rest.
             self._orphans.append((lib.portio_handle_abandon, handle))
             for token, entry in self._pending.copy().items():
-                key = entry.key
+                key = entry[1] if entry[0] is not None else None
                 if key is not None and key._id == handle:
                     lib.portio_cancel(self._native, token)
 
@@ -505,7 +355,7 @@ class Blocking:
     def __enter__(self) -> None:
         port = self._port
         result = port._lib.portio_blocking(port._native, 1)
-        if result < 0 and result != port._lib.PORTIO_CLOSED:
+        if result < 0:
             raise port._refusal(result, "blocking")
         self._had_place = result
 
@@ -519,35 +369,7 @@ class Blocking:
             self._port._lib.portio_blocking(self._port._native, 0)
 
 
-def _claim(operation: Operation[Any], token: int) -> None:
-    """Makes the operation this submission's; RuntimeError when it is another's."""
-    with _claims:
-        if operation._token:
-            raise _pending_already(operation)
-        operation._token = token
-
-
-def _pending_already(operation: Operation[Any]) -> RuntimeError:
-    return RuntimeError(f"{operation!r} is pending already")
-
-
-def _explain(operation: object, error: BaseException) -> None:
-    """Raises a better error for an AttributeError of `submit`."""
-    if not isinstance(error, AttributeError):
-        return
-    if not isinstance(operation, Operation):
-        kind = type(operation).__name__
-        raise TypeError(f"an operation is required, not {kind!r}") from None
-    if not hasattr(operation, "_token"):
-        kind = type(operation).__name__
-        raise TypeError(f"{kind}.__init__ did not call super().__init__") from None
-    key: object = operation.key
-    if not isinstance(key, CompletionKey):
-        kind = type(key).__name__
-        raise TypeError(f"{operation.label} needs a CompletionKey, not {kind!r}") from None
-
-
-def _create(port: Port, native: Native, thread_bound: bool, lazy_submit: bool) -> CData:
+def _create(port: Port, native: Native, *, thread_bound: bool, lazy_submit: bool) -> CData:
     """A new port of the engine, freed with the last reference to what this returns."""
     options = native.ffi.new("portio_options *")
     options.concurrency = port.concurrency

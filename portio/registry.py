@@ -113,8 +113,10 @@ class Registry:
                 del self._sockets[entry.identity]
 
     def forget_all(self) -> None:
-        """This is a forked child: nothing here belongs to a port of its own."""
-        self.__init__()  # type: ignore[misc]  # the lock too: another thread may hold it
+        """Makes the registry new, for a forked child, whose ports are the parent's."""
+        self.lock = threading.RLock()  # a thread that does not exist here may hold it
+        self._entries = {}
+        self._sockets = {}
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -39,7 +39,7 @@ def to_nanoseconds(seconds: float, what: str = "a time-out") -> int:
     if numerator < 0:
         raise ValueError(f"{what} must not be negative: {seconds!r}")
     nanoseconds: int = -(-numerator * 1_000_000_000 // denominator)
-    return nanoseconds if nanoseconds < LONGEST else LONGEST
+    return min(nanoseconds, LONGEST)
 
 
 def from_optional(timeout: float | None) -> int:
@@ -60,5 +60,4 @@ class Deadline:
         """What the next call may wait, in nanoseconds; at least 0, or `FOREVER`."""
         if self._nanoseconds <= 0:
             return self._nanoseconds
-        left = self._end - monotonic_ns()
-        return left if left > 0 else 0
+        return max(self._end - monotonic_ns(), 0)

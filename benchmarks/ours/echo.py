@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import socket
 import threading
-from typing import Any
 
 import portio
 from benchmarks.measuring import announce, limit_seconds
@@ -18,6 +17,8 @@ ACCEPTS = 16
 class Receive(portio.Recv):
     """Receives for a connection, from its first message to its last."""
 
+    __slots__ = ("answer", "memory")
+
     def __init__(self, key: portio.CompletionKey) -> None:
         self.memory = memoryview(bytearray(BUFFER))
         super().__init__(key, self.memory)
@@ -25,7 +26,9 @@ class Receive(portio.Recv):
 
 
 class Answer(portio.Send):
-    """Sends back what was received, and has the next received."""
+    """Sends back what was received; then comes the next receive."""
+
+    __slots__ = ("receive",)
 
     def __init__(self, receive: Receive) -> None:
         super().__init__(receive.key, receive.memory)
@@ -33,28 +36,27 @@ class Answer(portio.Send):
 
 
 def serve(port: portio.Port) -> None:
-    """Take completions in batches, and start what follows from each in one call."""
+    """Take completions in batches, and start what follows from each.
+
+    A connection ends with a receive of no bytes: that is the end of the stream, or an error.
+    After a send that failed, the next receive is sure to tell.
+    """
     while True:
-        following: list[portio.Operation[Any]] = []
         for done in port.get_many():
             operation = done.operation
-            if done.error is not None:
-                if done.key is not None:
-                    done.key.close()
-            elif isinstance(operation, Receive):
-                if done.nbytes:
+            if isinstance(operation, Receive):
+                if size := done.nbytes:
                     answer = operation.answer
-                    answer.buffer = operation.memory[: done.nbytes]
-                    following.append(answer)
+                    answer.buffer = operation.memory[:size]
+                    port.submit(answer)
                 else:
                     operation.key.close()
             elif isinstance(operation, Answer):
-                following.append(operation.receive)
+                port.submit(operation.receive)
             elif isinstance(operation, portio.Accept):
                 client = done.result()
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                following += [Receive(port.associate(client)), operation]
-        port.submit(*following)
+                port.submit(Receive(port.associate(client)), operation)
 
 
 def main() -> None:

@@ -21,7 +21,6 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-import threading
 from dataclasses import dataclass
 
 from portio.backends import reasons
@@ -52,7 +51,6 @@ class BackendStatus:
     features: tuple[str, ...] = ()
 
 
-_lock = threading.RLock()
 _known: dict[str, tuple[BackendStatus, Native | None]] = {}
 
 
@@ -103,12 +101,6 @@ def feature_names(native: Native) -> tuple[str, ...]:
     return tuple(names)
 
 
-def after_fork() -> None:
-    """This is a forked child: a thread that does not exist here may hold the lock."""
-    global _lock
-    _lock = threading.RLock()
-
-
 def _demand(name: str, wish: str) -> Native:
     if name not in NAMES:
         raise ValueError(f"{wish}: no such backend; known are {', '.join(NAMES)}")
@@ -122,10 +114,9 @@ def _demand(name: str, wish: str) -> Native:
 
 
 def _examine(name: str) -> tuple[BackendStatus, Native | None]:
-    with _lock:
-        if name not in _known:
-            _known[name] = _probe(name)
-        return _known[name]
+    if name not in _known:
+        _known[name] = _probe(name)  # two threads at once find the same
+    return _known[name]
 
 
 def _probe(name: str) -> tuple[BackendStatus, Native | None]:

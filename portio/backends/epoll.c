@@ -210,6 +210,18 @@ static void take_returned(portio_port *port)
     }
 }
 
+/* The next engine_wait will visit what is unfinished; whoever polls the set from
+   outside has to be told that it should come.  The wake-up that unfinished_add
+   sent may have been taken in this very round. */
+static void tell_unfinished(portio_port *port)
+{
+    struct engine *engine = port->engine;
+    port_lock(port);
+    if (engine->notify >= 0 && engine->unfinished != NULL)
+        engine_wake(port);
+    port_unlock(port);
+}
+
 bool engine_wait(portio_port *port, int64_t deadline)
 {
     struct engine *engine = port->engine;
@@ -228,6 +240,7 @@ bool engine_wait(portio_port *port, int64_t deadline)
     for (int at = 0; at < count; at++)
         event_dispatch(port, &engine->events[at]);
     take_returned(port);
+    tell_unfinished(port);
     return true;
 }
 

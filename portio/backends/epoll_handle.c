@@ -86,7 +86,7 @@ static void unfinished_add(portio_port *port, struct handle *handle)
         engine->unfinished_last = handle;
         engine->unfinished_count++;
         /* The reaper may be asleep, with no event to come; and the descriptor of
-           portio_fileno has to be readable. */
+           portio_fileno has to be readable (tell_unfinished). */
         if (!port->thread_bound || engine->notify >= 0)
             engine_wake(port);
     }

@@ -326,15 +326,25 @@ static bool engine_poll(struct engine *engine)
     return true;
 }
 
+/* Mail for the owner must end its sleep: in engine_wait, or in a loop of its own
+   on the descriptor of portio_fileno. */
+static void wake_arm(portio_port *port)
+{
+    struct engine *engine = port->engine;
+    if (!port->thread_bound || engine->wake_armed)
+        return;
+    if (!uring_prepare_wake_poll(port)) {
+        engine_flush(port);
+        uring_prepare_wake_poll(port);
+    }
+}
+
 bool engine_wait(portio_port *port, int64_t deadline)
 {
     struct engine *engine = port->engine;
     if (engine->waiting != NULL)
         engine_flush(port);
-    if (port->thread_bound && !engine->wake_armed && !uring_prepare_wake_poll(port)) {
-        engine_flush(port);
-        uring_prepare_wake_poll(port);
-    }
+    wake_arm(port);
     if (deadline == DEADLINE_POLL)
         return engine_poll(engine);
     int64_t timeout = -1;
@@ -398,6 +408,10 @@ int engine_fileno(portio_port *port)
         return PORTIO_SYSTEM + error;
     }
     engine->notify_fd = descriptor;
+    if (port->thread_bound) {
+        wake_arm(port);
+        engine_flush(port);
+    }
     return descriptor;
 }
 
@@ -413,6 +427,10 @@ void engine_unnotify(portio_port *port)
     uint64_t count;
     struct engine *engine = port->engine;
     (void)!read(engine->notify_fd, &count, sizeof count);
+    if (port->thread_bound && !engine->wake_armed) {
+        wake_arm(port); /* the poll had ended; mail that came meanwhile ends the new one */
+        engine_flush(port);
+    }
     /* What arrived before the read has lost its signal; the caller looks into
        the ring, but deferred work shows only here. */
     if (ring_wants_enter(&engine->ring))

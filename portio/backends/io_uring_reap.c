@@ -97,6 +97,29 @@ static void sendfile_advance(portio_port *port, struct op *op, int32_t result)
         uring_issue(port, op);
 }
 
+/* It would have blocked, and the kernel did not arm a poll by itself. */
+static void again_when_ready(portio_port *port, struct op *op)
+{
+    if (op->kind == PORTIO_SENDFILE) {
+        if (op->phase == PHASE_FILL) {
+            finish_with(port, op, EAGAIN); /* a source that is no file */
+            return;
+        }
+    } else if (op->handle->type == PORTIO_FILE) {
+        op->phase = PHASE_ASYNC;
+    } else if (op->handle->type == PORTIO_DATAGRAM_SOCKET &&
+               op_direction(op) == DIRECTION_WRITE && op->phase == PHASE_DIRECT) {
+        /* The receiver of a Unix datagram is full, which a poll of the sender
+           does not show (unix_dgram_poll looks at a connected peer only): a
+           kernel thread blocks for it. */
+        op->phase = PHASE_ASYNC;
+    } else {
+        /* The program made the descriptor non-blocking: pipes, listeners. */
+        op->phase = PHASE_POLL;
+    }
+    uring_issue(port, op);
+}
+
 static void operation_advance(portio_port *port, struct op *op, int32_t result)
 {
     bool cancelled = atomic_load(&op->cancel_wanted);
@@ -132,17 +155,11 @@ static void operation_advance(portio_port *port, struct op *op, int32_t result)
         finish_with(port, op, result == -ETIME ? 0 : -result);
         return;
     }
-    if (result == -EAGAIN && !cancelled) {
-        /* The program made the descriptor non-blocking, so the kernel did not
-           arm a poll by itself (seen with O_NONBLOCK pipes and listeners); a
-           file wants a thread that may block. */
-        if (op->kind == PORTIO_SENDFILE && op->phase == PHASE_FILL) {
-            finish_with(port, op, EAGAIN);
-            return;
-        }
-        if (op->kind != PORTIO_SENDFILE)
-            op->phase = op->handle->type == PORTIO_FILE ? PHASE_ASYNC : PHASE_POLL;
-        uring_issue(port, op);
+    if (result == -EAGAIN) {
+        if (cancelled)
+            finish_with(port, op, ECANCELED);
+        else
+            again_when_ready(port, op);
         return;
     }
     if (op->kind == PORTIO_SENDFILE) {

@@ -295,14 +295,17 @@ int portio_post(portio_port *port, uint64_t token)
 
 int portio_blocking(portio_port *port, int enter)
 {
+    bool closed = enter && atomic_load(&port->closing);
     if (port->thread_bound)
-        return port_is_owner(port) ? 0 : PORTIO_WRONG_THREAD;
+        return !port_is_owner(port) ? PORTIO_WRONG_THREAD : closed ? PORTIO_CLOSED : 0;
     struct member *member = port_member(port);
     if (member == NULL)
         return PORTIO_NO_MEMORY;
     int had_place = 0;
     port_lock(port);
-    if (enter) {
+    if (closed) {
+        had_place = PORTIO_CLOSED;
+    } else if (enter) {
         had_place = member_leave_place(port, member);
         port_balance(port);
     } else {

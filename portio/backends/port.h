@@ -68,6 +68,7 @@ struct portio_port {
     uint32_t active;            /* operations between submit and completion */
     _Atomic uint32_t users;     /* calls that may be in the engine without the lock */
     struct op_list packets;
+    uint32_t grants;            /* packets handed to waiters that have yet to wake up */
     struct waiter *top;         /* newest waiter of port_get */
     struct waiter *others;      /* threads in portio_wait and portio_port_close */
     struct waiter *reaper;

@@ -80,6 +80,7 @@ void port_balance(portio_port *port)
             port->top->above = NULL;
         waiter->stacked = false;
         waiter->granted = op_list_take(&port->packets);
+        port->grants++;
         member_take_place(port, waiter->member);
         port_wake_waiter(port, waiter);
     }

@@ -164,6 +164,7 @@ static int get_waiting(portio_port *port, struct member *member, portio_completi
         port->reaper = NULL;
     if (me.granted == NULL)
         return result;
+    port->grants--;
     record_packet(me.granted, &records[0]);
     return (int)packets_take(port, member, records, 1, limit);
 }
@@ -283,8 +284,10 @@ int portio_wait(portio_port *port, uint64_t token, portio_completion *record, in
 
 static bool port_is_idle(const portio_port *port, const struct waiter *me)
 {
+    /* A thread that was granted a packet has left the stack, but not the port. */
     return port->active == 0 && atomic_load(&port->users) == 0 && port->top == NULL &&
-           port->others == me && me->below == NULL;
+           port->grants == 0 && port->others == me && me->below == NULL &&
+           (port->reaper == NULL || port->reaper == me);
 }
 
 /* Waits until nothing is pending and nobody is in the port; for a closing port. */

@@ -108,6 +108,10 @@ static bool op_moves_everything(const struct op *op)
         return true;
     case PORTIO_READ:
         return op->handle->type == PORTIO_FILE;
+    case PORTIO_RECV:
+        /* The flag of one call does not outlast a call that would block. */
+        return op->handle->type == PORTIO_STREAM_SOCKET &&
+               (op->argument & (MSG_WAITALL | MSG_PEEK | MSG_OOB)) == MSG_WAITALL;
     default:
         return false;
     }
@@ -125,6 +129,8 @@ enum transfer_step transfer_advance(struct op *op, int64_t result)
         return TRANSFER_COMPLETE;
     case PORTIO_RECVFROM:
     case PORTIO_RECV:
+        if (op_moves_everything(op))
+            break;
         if (op->address != NULL)
             *op->address_length = op->u.message.header.msg_namelen;
         op->nbytes = result;
@@ -147,10 +153,11 @@ enum transfer_step transfer_advance(struct op *op, int64_t result)
     if (result == 0) {
         /* A read at the end of the file is short (O8).  A write that moves
            nothing, without an error, has no reason that a retry could mend. */
-        if (op->kind != PORTIO_READ)
+        if (op_direction(op) == DIRECTION_WRITE)
             op->error = EIO;
         return TRANSFER_COMPLETE;
     }
-    op->argument += op->kind == PORTIO_SEND ? 0 : result; /* the file's offset */
+    if (op->handle->type == PORTIO_FILE)
+        op->argument += result; /* the offset */
     return TRANSFER_AGAIN;
 }

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -37,8 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         print(f"portio {parsed.command}: {stopped}", file=sys.stderr)
         return 128 + stopped.signal
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     return status
 
 
@@ -49,11 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
-        summary, _, details = (module.__doc__ or "").partition("\n")
+        description = module.__doc__ or ""
         command = commands.add_parser(
             name,
-            help=summary.rstrip("."),
-            description=summary + details,
+            help=description.partition("\n")[0].rstrip("."),
+            description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(command)

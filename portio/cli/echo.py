@@ -64,8 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         host, number = listener.getsockname()[:2]
         with _Server(port, listener, arguments.workers) as server, _signals_to(server):
+            server.start()
             print(f"listening on {f'[{host}]' if ':' in host else host}:{number}", flush=True)
-            server.run()
+            server.work()
     return 0
 
 
@@ -136,6 +137,7 @@ class _Server:
         self.workers = workers
         self.listener = port.associate(listener)
         self.shutdown = portio.CompletionKey("shutdown")
+        self.threads: list[threading.Thread] = []
         self.connections: set[_Connection] = set()
         self.failures: list[BaseException] = []
         self.reported: set[int | None] = set()  # errors of accept that the operator has read
@@ -149,17 +151,21 @@ class _Server:
         for connection in self.connections:
             connection.client.close()
 
-    def run(self) -> None:
-        """Serve until every worker has taken the shutdown key."""
+    def start(self) -> None:
+        """Let every worker but the calling thread begin."""
         self.port.submit(*(_Accept(self.listener) for _ in range(ACCEPTS)))
-        threads = [
-            threading.Thread(target=self._work, name=f"worker {number}")
-            for number in range(1, self.workers)
-        ]
-        for thread in threads:
-            thread.start()
+        for number in range(1, self.workers):
+            thread = threading.Thread(target=self._work, name=f"worker {number}")
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise CommandError(f"{thread.name} of {self.workers}: {error}") from error
+            self.threads.append(thread)
+
+    def work(self) -> None:
+        """Serve until every worker has taken the shutdown key."""
         self._work()
-        for thread in threads:
+        for thread in self.threads:
             thread.join()
         if self.failures:
             raise self.failures[0]
@@ -184,7 +190,9 @@ class _Server:
                         stopping = True
                 if batch:
                     self.port.submit(*batch)
-        except BaseException as error:  # noqa: BLE001 - run() raises it in the main thread
+        except portio.PortClosedError:
+            pass  # not all workers could be started
+        except BaseException as error:  # noqa: BLE001 - work() raises it in the main thread
             self.failures.append(error)
             self.stop()
 

@@ -3,19 +3,25 @@
 The life of an operation, and who may touch it when:
 
 - *idle*: made, or completed.  It is the program's; fields may be changed.
-- *claimed*: a thread is in `Port.submit`.  Claiming is one step (`_token` goes
-  from 0 to the token), so of two threads that submit one operation only one
-  succeeds.  From here on the fields are read, buffers are pinned (`_pin`).
-- *pending*: the port refers to it (`PacketQueue._pending`), and the system works
-  on its memory.  The program keeps its hands off the fields and the bytes.
-- back to *idle*, when the completion leaves the port: result and status are
-  stored, then the pin is dropped, and last the token goes back to 0, because
-  from that moment another thread may submit the operation again.
+- *pending*, from a submission until its completion leaves the port: `_entry` is
+  what the port knows about it.  The system works on its memory, which the entry's
+  pin holds in place.  The program keeps its hands off the fields and the bytes.
 
-The operation keeps its own result, not the completion: see completion.py.
+`Port.submit` asks `_prepare` for the request and for the pin, which changes
+nothing, and then claims the operation: `_entry` goes from None to the entry in
+one step, so of two threads that submit one operation only one succeeds.  When the
+completion leaves the port the outcome is stored first, and `_entry` goes back to
+None last, because from then on another thread may submit it again.
+
+The operation keeps its own outcome, not the completion: see completion.py.
 
 A program's own class derives from an operation to carry state; it calls
 ``super().__init__`` before the operation is submitted, and nothing else.
+
+Speed.  Threads and classes meet in `submit` and in `PacketQueue._take`, where
+Python cannot specialise the access to an operation's attributes; so these touch
+`_entry` and `_outcome` only, everything else travels in tuples, and class
+attributes are avoided.
 """
 
 from __future__ import annotations
@@ -24,48 +30,60 @@ from operator import index
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from portio.buffers import MOST_VECTORS, Block, Vectors, as_sequence
-from portio.completion import ERROR_MASK, error_of
+from portio.completion import DROPPED, Outcome, completed, error_of
 from portio.keys import CompletionKey
+from portio.operations import numbers
+from portio.timeouts import from_optional
 
 if TYPE_CHECKING:
-    import weakref
-    from collections.abc import Iterable
+    from collections.abc import Callable
 
-    from portio.backends.native import CData, Library
+    from portio.backends.native import CData
     from portio.completion import Completion
-    from portio.port import Port
+    from portio.engine import Engine
+    from portio.unqueued import UnqueuedOperations
 
 __all__ = [
-    "FILES",
+    "EXTENDED",
     "LARGEST",
-    "SOCKETS",
-    "STREAMS_AND_FILES",
-    "STREAM_SOCKETS",
+    "Entry",
+    "ExtendedOperation",
     "ExtendedRequest",
     "Operation",
     "Request",
     "Transfer",
-    "bind",
-    "check_offset",
     "check_flags",
+    "check_offset",
+    "no_result",
     "unusable_key",
 ]
 
 T = TypeVar("T")
 
-#: What portio_submit_one takes: handle, flags, buffer, length, argument.
-Request: TypeAlias = "tuple[int, int, CData, int, int]"
-#: The same with what else a portio_request has: address, address_length, file.
-ExtendedRequest: TypeAlias = "tuple[int, int, CData, int, int, CData, CData, int]"
+#: Turns a record (bytes, error) into the bytes that were moved and the result.  It
+#: may be called again for the same record: when a signal interrupts the port before
+#: its next step, the record is carried out anew (packets.py).  None: the result is
+#: the number of bytes.
+Settle: TypeAlias = "Callable[[int, int], tuple[int, Any]] | None"
+
+#: What `Operation._prepare` gives: first what portio_submit_one takes (kind,
+#: handle, flags, buffer, length, argument), then what the port keeps: the key, the
+#: pin that keeps the memory in place, and how to settle.
+Request: TypeAlias = "tuple[int, int, int, CData, int, int, CompletionKey | None, Any, Settle]"
+#: A Request, and what else a portio_request has: address, address_length, file.
+ExtendedRequest: TypeAlias = "tuple[Request, tuple[CData, CData, int]]"
+
+#: The Request of operations that need an ExtendedRequest.
+EXTENDED: Request = (0, 0, 0, None, 0, 0, None, None, None)
+
+#: What a port knows about a pending operation: the operation, its key, how to
+#: settle, the pin, the token, the port, and whether it goes through the queue.
+Entry: TypeAlias = (
+    "tuple[Operation[Any], CompletionKey | None, Settle, Any, int, UnqueuedOperations, bool]"
+)
 
 #: The largest offset, and the largest number of bytes.
 LARGEST = 2**63 - 1
-
-#: The types of handle that a kind of operation fits, by their names at the door.
-SOCKETS = ("PORTIO_STREAM_SOCKET", "PORTIO_DATAGRAM_SOCKET")
-STREAM_SOCKETS = ("PORTIO_STREAM_SOCKET",)
-STREAMS_AND_FILES = ("PORTIO_FILE", "PORTIO_PIPE")
-FILES = ("PORTIO_FILE",)
 
 
 class Operation(Generic[T]):
@@ -75,46 +93,23 @@ class Operation(Generic[T]):
     completed.  While it is pending its fields must not be changed.
     """
 
-    __slots__ = (
-        "_last",
-        "_nbytes",
-        "_pin",
-        "_port",
-        "_queued",
-        "_status",
-        "_token",
-        "_value",
-        "key",
-    )
+    __slots__ = ("_entry", "_outcome", "key")
 
     #: The key of the handle that it works on.
     key: CompletionKey | None
 
-    # Set in __init__ of each class, without a call to this one, for speed.
-    _token: int  # 0: idle
-    # Set at submission.
-    _port: Port
-    _pin: Any  # whatever keeps the memory in place while it is pending
-    _queued: bool
-    # Set when the completion leaves the port.  _status is not set before that.
-    _status: int
-    _value: T
-    _nbytes: int
-    _last: weakref.ref[Completion[T]] | None  # unqueued operations: the one that `wait` gave
+    # Each class sets it in its __init__, without a call to this one, for speed.
+    _entry: Entry | None  # None: idle
+    # Set when a completion leaves the port: a number of bytes, or more than that.
+    _outcome: int | Outcome
 
-    # Of each class; the numbers are the door's, read by `bind`.
-    label: ClassVar[str] = "portio.Operation"  # how errors call it
-    _kind: ClassVar[int] = 0
-    _fits: ClassVar[int] = 0  # bits for the types of handle
-    _handles: ClassVar[tuple[str, ...]] = ()
-    _extended: ClassVar[bool] = False  # _prepare gives an ExtendedRequest
-    _settles: bool = False  # the result is not the number of bytes: call _settle
-    _moves: ClassVar[bool] = True  # a record's nbytes are bytes
+    #: How errors call it.
+    label: ClassVar[str] = "portio.Operation"
 
     @property
     def pending(self) -> bool:
         """Whether it was submitted and its completion has not left the port yet."""
-        return self._token != 0
+        return self._entry is not None
 
     def cancel(self) -> None:
         """Asks for the end of the operation, and returns at once.
@@ -125,9 +120,9 @@ class Operation(Generic[T]):
 
         Raises RuntimeError in a forked child.
         """
-        token = self._token
-        if token:
-            self._port._cancel(token)
+        entry = self._entry
+        if entry is not None:
+            entry[5]._cancel(entry[4])
 
     def wait(self, timeout: float | None = None) -> Completion[T] | None:
         """Waits for an operation that was submitted with ``queued=False``.
@@ -142,13 +137,13 @@ class Operation(Generic[T]):
         port, and in a forked child; `PortClosedError` when the port closes first;
         TypeError or ValueError for a bad time-out.
         """
-        try:
-            queued = self._queued
-        except AttributeError:
-            raise RuntimeError(f"{self!r} was never submitted") from None
-        if queued:
+        nanoseconds = from_optional(timeout)
+        entry = self._entry
+        if entry is None:
+            return completed(self)
+        if entry[6]:
             raise RuntimeError(f"{self!r} was submitted to the port's queue; use Port.get")
-        return self._port._await(self, timeout)
+        return entry[5]._await(self, entry, nanoseconds)
 
     def result(self) -> T:
         """The result of its last completion.
@@ -156,47 +151,34 @@ class Operation(Generic[T]):
         Raises the error that it completed with, a new exception each time; and
         RuntimeError while it is pending, and when it has never completed.
         """
-        if self._token:
+        if self._entry is not None:
             raise RuntimeError(f"{self!r} is pending")
-        try:
-            status = self._status
-        except AttributeError:
-            raise RuntimeError(f"{self!r} has not completed") from None
-        if status & ERROR_MASK:
-            raise error_of(self, self.key, status & ERROR_MASK, self._nbytes)
-        return self._value
+        outcome: Any = getattr(self, "_outcome", DROPPED)
+        if not isinstance(outcome, Outcome):
+            return outcome  # type: ignore[no-any-return]
+        if outcome is DROPPED:
+            raise RuntimeError(f"{self!r} has not completed")
+        if outcome.error:
+            raise error_of(self, self.key, outcome)
+        value: T = outcome.value
+        return value
 
     # ---- for the port ----
 
-    def _prepare(self, port: Port) -> Request:
+    def _prepare(self, port: Engine) -> Request:  # noqa: ARG002
         """Checks the fields, pins the memory, and says what to ask the engine for.
 
-        Called when the operation is claimed; stores what has to live as long as
-        it is pending in `_pin`.  Raises TypeError, ValueError or BufferError.
+        Changes nothing in the operation, which may be pending for all it knows.
+        Raises TypeError, ValueError or BufferError.
         """
         raise TypeError(f"{self!r} is no kind of operation; derive from one of portio's")
 
-    def _prepare_extended(self, port: Port) -> ExtendedRequest:
-        """The same for operations that need all fields of a portio_request."""
-        return (*self._prepare(port), port._null, port._null, 0)
-
-    def _settle(self, nbytes: int, status: int) -> T:
-        """The result of a record; may be called again for the same record.
-
-        A signal may interrupt the port between this call and its next step; the
-        record is then carried out anew (packets.py, on interrupts).
-        """
+    def _prepare_extended(self, port: Engine) -> ExtendedRequest:
+        """The same with all fields of a portio_request, where `_prepare` gives `EXTENDED`."""
         raise NotImplementedError
 
-    def _drop(self) -> None:
-        """The port was closed before the completion was taken."""
-        self._pin = None
-        if hasattr(self, "_status"):
-            del self._status
-        self._token = 0
-
     def __repr__(self) -> str:
-        state = " pending" if getattr(self, "_token", 0) else ""
+        state = " pending" if getattr(self, "_entry", None) is not None else ""
         key = getattr(self, "key", None)
         where = f" on {key.label}" if isinstance(key, CompletionKey) else ""
         return f"<{type(self).__name__}{where}{state}>"
@@ -207,39 +189,59 @@ class Transfer(Operation[T]):
 
     __slots__ = ()
 
-    def _pin_sequence(
-        self, port: Port, buffers: object, writable: bool, refused: TypeError | None = None
-    ) -> tuple[int, CData, int]:
-        """Pins a sequence of buffers; gives flags, buffer and length of the request.
+    def _pin(
+        self, port: Engine, buffers: object, *, writable: bool
+    ) -> tuple[int, CData, int, Any, Settle]:
+        """Pins one buffer or a sequence; gives what `_pin_sequence` gives."""
+        from_buffer = port._from_buffer
+        try:
+            pin = from_buffer(port._chars, buffers, writable)
+        except TypeError as refused:
+            return self._pin_sequence(port, buffers, writable=writable, refused=refused)
+        return 0, pin, len(pin), pin, None
 
+    def _pin_sequence(
+        self, port: Engine, buffers: object, *, writable: bool, refused: TypeError
+    ) -> tuple[int, CData, int, Any, Settle]:
+        """Pins a sequence of buffers.
+
+        Gives flags, buffer and length of the request, the pin, and how to settle.
         `refused` is what cffi said when it was offered the sequence as a buffer.
         """
         key = self.key
         assert key is not None
-        sequence = as_sequence(buffers, refused or TypeError())
+        sequence = as_sequence(buffers, refused)
         if key._message_based and len(sequence) > MOST_VECTORS:
-            return self._pin_message(port, sequence, writable)
-        vectors = Vectors(port._ffi, port._chars, sequence, writable)
-        self._pin = vectors
+            if writable:
+                block = Block(port._ffi, port._chars, sequence)
+                return 0, block.pin, len(block.pin), block, block.settle
+            joined = b"".join(sequence)
+            return 0, joined, len(joined), joined, None
+        vectors = Vectors(port._ffi, port._chars, sequence, writable=writable)
         if vectors.count == 0:
-            return 0, port._null, 0
-        return port._lib.PORTIO_VECTORED, vectors.array, vectors.count
-
-    def _pin_message(
-        self, port: Port, buffers: Iterable[Any], writable: bool
-    ) -> tuple[int, CData, int]:
-        """The same for a message of more buffers than the system takes at once."""
-        if writable:
-            block = Block(port._ffi, port._chars, buffers)
-            self._pin = block
-            return 0, block.pin, len(block.pin)
-        joined = b"".join(buffers)
-        self._pin = joined
-        return 0, joined, len(joined)
+            return 0, port._null, 0, None, None
+        return numbers.VECTORED, vectors.array, vectors.count, vectors, None
 
 
-def unusable_key(operation: Operation[Any], port: Port) -> Exception:
-    """Why `operation` cannot be submitted to `port` with the key that it has."""
+class ExtendedOperation(Transfer[T]):
+    """An operation that needs all fields of a portio_request."""
+
+    __slots__ = ()
+
+    def _prepare(self, port: Engine) -> Request:  # noqa: ARG002
+        return EXTENDED
+
+
+def no_result(nbytes: int, error: int) -> tuple[int, None]:  # noqa: ARG001
+    """Settles operations whose result is None."""
+    return 0, None
+
+
+def unusable_key(operation: Operation[Any], port: Engine, needed: str = "") -> Exception:
+    """Why `operation` cannot be submitted to `port` with the key that it has.
+
+    `needed` says what its handle has to be.
+    """
     key: object = operation.key
     if not isinstance(key, CompletionKey):
         return TypeError(f"{operation.label} needs a CompletionKey, not {type(key).__name__!r}")
@@ -249,8 +251,7 @@ def unusable_key(operation: Operation[Any], port: Port) -> Exception:
         return ValueError(f"{operation.label}: {key!r} has no handle")
     if key.port is not port:
         return ValueError(f"{operation.label}: {key!r} is of another port")
-    names = [name.removeprefix("PORTIO_").replace("_", " ").lower() for name in operation._handles]
-    return TypeError(f"{operation.label} needs a {' or a '.join(names)}; {key!r} is none")
+    return TypeError(f"{operation.label} needs {needed}; {key!r} is none")
 
 
 def check_flags(flags: object) -> int:
@@ -269,24 +270,3 @@ def check_offset(offset: object, name: str = "offset") -> int:
     if number > LARGEST:
         raise ValueError(f"{name} must be below 2**63: {number}")
     return number
-
-
-def bind(lib: Library) -> None:
-    """Reads the door's numbers for every kind of operation from an extension.
-
-    They are the same in each, since one file describes the door for all of them.
-    """
-    for kind in _kinds(Operation):
-        name = "PORTIO_" + kind.label.rpartition(".")[2].upper()
-        kind._kind = getattr(lib, name)
-        kind._fits = sum(1 << getattr(lib, handle) for handle in kind._handles)
-
-
-def _kinds(base: type[Operation[Any]]) -> list[type[Operation[Any]]]:
-    """The classes that name a kind: those with a label of their own."""
-    found = []
-    for derived in base.__subclasses__():
-        if derived.__module__.startswith(__package__) and "label" in vars(derived):
-            found.append(derived)
-        found += _kinds(derived)
-    return found

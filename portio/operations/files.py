@@ -10,21 +10,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from portio.operations import numbers
 from portio.operations.base import (
-    FILES,
     LARGEST,
-    STREAMS_AND_FILES,
     Operation,
     Request,
     Transfer,
     check_offset,
+    no_result,
     unusable_key,
 )
 
 if TYPE_CHECKING:
     from portio.buffers import Buffers
+    from portio.engine import Engine
     from portio.keys import CompletionKey
-    from portio.port import Port
 
 __all__ = ["Read", "Sync", "Write"]
 
@@ -44,7 +44,6 @@ class Read(Transfer[int]):
 
     key: CompletionKey
     label = "portio.Read"
-    _handles = STREAMS_AND_FILES
 
     #: Where to put it: a writable buffer, or a sequence of them.
     buffer: Buffers
@@ -55,21 +54,24 @@ class Read(Transfer[int]):
         self.key = key
         self.buffer = buffer
         self.offset = offset
-        self._token = 0
+        self._entry = None
 
-    def _prepare(self, port: Port) -> Request:
+    def _prepare(self, port: Engine) -> Request:
         key = self.key
-        if key._port is not port or not key._fits & self._fits:
-            raise unusable_key(self, port)
+        if key._port is not port or not key._fits & numbers.FILES_AND_PIPES:
+            raise unusable_key(self, port, "a file or a pipe")
         offset = self.offset
-        if offset.__class__ is not int or not 0 <= offset <= LARGEST:
+        if type(offset) is not int or not 0 <= offset <= LARGEST:
             offset = check_offset(offset)
+        from_buffer = port._from_buffer
         try:
-            pin = self._pin = port._from_buffer(port._chars, self.buffer, True)
+            pin = from_buffer(port._chars, self.buffer, True)
         except TypeError as refused:
-            form, pin, length = self._pin_sequence(port, self.buffer, True, refused)
-            return key._id, form, pin, length, offset
-        return key._id, 0, pin, len(pin), offset
+            form, buffer, length, pin, settle = self._pin_sequence(
+                port, self.buffer, writable=True, refused=refused
+            )
+            return numbers.READ, key._id, form, buffer, length, offset, key, pin, settle
+        return numbers.READ, key._id, 0, pin, len(pin), offset, key, pin, None
 
 
 class Write(Transfer[int]):
@@ -85,7 +87,6 @@ class Write(Transfer[int]):
 
     key: CompletionKey
     label = "portio.Write"
-    _handles = STREAMS_AND_FILES
 
     #: What to write: a buffer, or a sequence of them.
     buffer: Buffers
@@ -96,25 +97,27 @@ class Write(Transfer[int]):
         self.key = key
         self.buffer = buffer
         self.offset = offset
-        self._token = 0
+        self._entry = None
 
-    def _prepare(self, port: Port) -> Request:
+    def _prepare(self, port: Engine) -> Request:
         key = self.key
-        if key._port is not port or not key._fits & self._fits:
-            raise unusable_key(self, port)
+        if key._port is not port or not key._fits & numbers.FILES_AND_PIPES:
+            raise unusable_key(self, port, "a file or a pipe")
         offset = self.offset
-        if offset.__class__ is not int or not 0 <= offset <= LARGEST:
+        if type(offset) is not int or not 0 <= offset <= LARGEST:
             offset = check_offset(offset)
         buffer = self.buffer
-        if buffer.__class__ is bytes:
-            self._pin = buffer
-            return key._id, 0, buffer, len(buffer), offset
+        if type(buffer) is bytes:
+            return numbers.WRITE, key._id, 0, buffer, len(buffer), offset, key, buffer, None
+        from_buffer = port._from_buffer
         try:
-            pin = self._pin = port._from_buffer(port._chars, buffer)
+            pin = from_buffer(port._chars, buffer)
         except TypeError as refused:
-            form, pin, length = self._pin_sequence(port, buffer, False, refused)
-            return key._id, form, pin, length, offset
-        return key._id, 0, pin, len(pin), offset
+            form, data, length, pin, settle = self._pin_sequence(
+                port, buffer, writable=False, refused=refused
+            )
+            return numbers.WRITE, key._id, form, data, length, offset, key, pin, settle
+        return numbers.WRITE, key._id, 0, pin, len(pin), offset, key, pin, None
 
 
 class Sync(Operation[None]):
@@ -128,24 +131,22 @@ class Sync(Operation[None]):
 
     key: CompletionKey
     label = "portio.Sync"
-    _handles = FILES
-    _settles = True
 
     #: Leave out metadata.
     data_only: bool
 
-    def __init__(self, key: CompletionKey, data_only: bool = False) -> None:
+    def __init__(
+        self,
+        key: CompletionKey,
+        data_only: bool = False,  # noqa: FBT001, FBT002 (a field, as the others)
+    ) -> None:
         self.key = key
         self.data_only = data_only
-        self._token = 0
+        self._entry = None
 
-    def _prepare(self, port: Port) -> Request:
+    def _prepare(self, port: Engine) -> Request:
         key = self.key
-        if key._port is not port or not key._fits & self._fits:
-            raise unusable_key(self, port)
-        flags = port._lib.PORTIO_DATA_ONLY if self.data_only else 0
-        self._pin = None
-        return key._id, flags, port._null, 0, 0
-
-    def _settle(self, nbytes: int, status: int) -> None:
-        return None
+        if key._port is not port or not key._fits & numbers.FILE:
+            raise unusable_key(self, port, "a file")
+        flags = numbers.DATA_ONLY if self.data_only else 0
+        return numbers.SYNC, key._id, flags, port._null, 0, 0, key, None, no_result

@@ -11,21 +11,21 @@ submission, which may be in another thread and more than once.
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from portio import addresses
-from portio.buffers import Block
 from portio.keys import descriptor_of
+from portio.operations import numbers
 from portio.operations.base import (
     LARGEST,
-    SOCKETS,
-    STREAM_SOCKETS,
+    ExtendedOperation,
     ExtendedRequest,
     Operation,
     Request,
     Transfer,
     check_flags,
     check_offset,
+    no_result,
     unusable_key,
 )
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from portio.addresses import Address
     from portio.backends.native import CData
     from portio.buffers import Buffers
+    from portio.engine import Engine
     from portio.files import Handle
     from portio.keys import CompletionKey, HasFileno
-    from portio.port import Port
-
-_DIRECTIONS = {socket.SHUT_RD: 0, socket.SHUT_WR: 1, socket.SHUT_RDWR: 2}
 
 __all__ = ["Accept", "Connect", "Recv", "RecvFrom", "Send", "SendFile", "SendTo", "Shutdown"]
+
+_DIRECTIONS = {socket.SHUT_RD: 0, socket.SHUT_WR: 1, socket.SHUT_RDWR: 2}  # the door's
 
 
 class Accept(Operation["socket.socket"]):
@@ -50,39 +50,24 @@ class Accept(Operation["socket.socket"]):
     the port it is the program's to close.
     """
 
-    __slots__ = ("_accepted", "_form")
+    __slots__ = ()
 
     key: CompletionKey
     label = "portio.Accept"
-    _handles = SOCKETS
-    _settles = True
-    _moves = False  # they are the new socket's descriptor
 
     def __init__(self, key: CompletionKey) -> None:
         self.key = key
-        self._token = 0
+        self._entry = None
 
-    def _prepare(self, port: Port) -> Request:
+    def _prepare(self, port: Engine) -> Request:
         key = self.key
-        if key._port is not port or not key._fits & self._fits:
-            raise unusable_key(self, port)
-        # Made now: one made by _settle could be lost, and its connection with it,
-        # when a signal interrupts there.
-        self._accepted = socket.socket.__new__(socket.socket)
-        self._form = key.accepting_form()
-        self._pin = None
-        return key._id, 0, port._null, 0, 0
-
-    def _settle(self, nbytes: int, status: int) -> socket.socket:
-        accepted = self._accepted
-        if not status:
-            family, kind, protocol = self._form
-            # __init__ only stores the descriptor: repeating it does no harm.
-            socket.socket.__init__(accepted, family, kind, protocol, fileno=nbytes)
-        return accepted
+        if key._port is not port or not key._fits & numbers.SOCKETS:
+            raise unusable_key(self, port, "a socket")
+        settle = _Accepting(key.accepting_form()).settle
+        return numbers.ACCEPT, key._id, 0, port._null, 0, 0, key, None, settle
 
 
-class Connect(Operation[None]):
+class Connect(ExtendedOperation[None]):
     """Connects a socket.
 
     `address` is numeric, in the form of the socket's family; a host name is a
@@ -93,9 +78,6 @@ class Connect(Operation[None]):
 
     key: CompletionKey
     label = "portio.Connect"
-    _handles = SOCKETS
-    _extended = True
-    _settles = True
 
     #: Where to.
     address: Address
@@ -103,17 +85,15 @@ class Connect(Operation[None]):
     def __init__(self, key: CompletionKey, address: Address) -> None:
         self.key = key
         self.address = address
-        self._token = 0
+        self._entry = None
 
-    def _prepare_extended(self, port: Port) -> ExtendedRequest:
+    def _prepare_extended(self, port: Engine) -> ExtendedRequest:
         key = self.key
-        if key._port is not port or not key._fits & self._fits:
-            raise unusable_key(self, port)
-        self._pin = address, length = _address(port, key, self.address)
-        return key._id, 0, port._null, 0, 0, address, length, 0
-
-    def _settle(self, nbytes: int, status: int) -> None:
-        return None
+        if key._port is not port or not key._fits & numbers.SOCKETS:
+            raise unusable_key(self, port, "a socket")
+        pin = address, size = _address(port, key, self.address)
+        request = numbers.CONNECT, key._id, 0, port._null, 0, 0, key, pin, no_result
+        return request, (address, size, 0)
 
 
 class Recv(Transfer[int]):
@@ -125,11 +105,10 @@ class Recv(Transfer[int]):
     Raises at submission: BufferError for a read-only buffer.
     """
 
-    __slots__ = ("_settles", "buffer", "flags")
+    __slots__ = ("buffer", "flags")
 
     key: CompletionKey
     label = "portio.Recv"
-    _handles = SOCKETS
 
     #: Where to put it: a writable buffer, or a sequence of them.
     buffer: Buffers
@@ -140,27 +119,22 @@ class Recv(Transfer[int]):
         self.key = key
         self.buffer = buffer
         self.flags = flags
-        self._token = 0
-        self._settles = False
+        self._entry = None
 
-    def _prepare(self, port: Port) -> Request:
+    def _prepare(self, port: Engine) -> Request:
         key = self.key
-        if key._port is not port or not key._fits & self._fits:
-            raise unusable_key(self, port)
+        if key._port is not port or not key._fits & numbers.SOCKETS:
+            raise unusable_key(self, port, "a socket")
         flags = 0 if self.flags == 0 else check_flags(self.flags)
+        from_buffer = port._from_buffer
         try:
-            pin = self._pin = port._from_buffer(port._chars, self.buffer, True)
+            pin = from_buffer(port._chars, self.buffer, True)
         except TypeError as refused:
-            form, pin, length = self._pin_sequence(port, self.buffer, True, refused)
-            self._settles = isinstance(self._pin, Block)
-            return key._id, form, pin, length, flags
-        return key._id, 0, pin, len(pin), flags
-
-    def _settle(self, nbytes: int, status: int) -> int:
-        if isinstance(self._pin, Block):
-            self._pin.scatter(self._port._ffi, nbytes)
-        self._settles = False
-        return nbytes
+            form, buffer, length, pin, settle = self._pin_sequence(
+                port, self.buffer, writable=True, refused=refused
+            )
+            return numbers.RECV, key._id, form, buffer, length, flags, key, pin, settle
+        return numbers.RECV, key._id, 0, pin, len(pin), flags, key, pin, None
 
 
 class Send(Transfer[int]):
@@ -174,7 +148,6 @@ class Send(Transfer[int]):
 
     key: CompletionKey
     label = "portio.Send"
-    _handles = SOCKETS
 
     #: What to send: a buffer, or a sequence of them.
     buffer: Buffers
@@ -185,26 +158,28 @@ class Send(Transfer[int]):
         self.key = key
         self.buffer = buffer
         self.flags = flags
-        self._token = 0
+        self._entry = None
 
-    def _prepare(self, port: Port) -> Request:
+    def _prepare(self, port: Engine) -> Request:
         key = self.key
-        if key._port is not port or not key._fits & self._fits:
-            raise unusable_key(self, port)
+        if key._port is not port or not key._fits & numbers.SOCKETS:
+            raise unusable_key(self, port, "a socket")
         flags = 0 if self.flags == 0 else check_flags(self.flags)
         buffer = self.buffer
-        if buffer.__class__ is bytes:
-            self._pin = buffer
-            return key._id, 0, buffer, len(buffer), flags
+        if type(buffer) is bytes:
+            return numbers.SEND, key._id, 0, buffer, len(buffer), flags, key, buffer, None
+        from_buffer = port._from_buffer
         try:
-            pin = self._pin = port._from_buffer(port._chars, buffer)
+            pin = from_buffer(port._chars, buffer)
         except TypeError as refused:
-            form, pin, length = self._pin_sequence(port, buffer, False, refused)
-            return key._id, form, pin, length, flags
-        return key._id, 0, pin, len(pin), flags
+            form, data, length, pin, settle = self._pin_sequence(
+                port, buffer, writable=False, refused=refused
+            )
+            return numbers.SEND, key._id, form, data, length, flags, key, pin, settle
+        return numbers.SEND, key._id, 0, pin, len(pin), flags, key, pin, None
 
 
-class RecvFrom(Transfer["tuple[int, Any]"]):
+class RecvFrom(ExtendedOperation["tuple[int, Any]"]):
     """Receives one message; the result is its size and where it came from.
 
     A message that does not fit is an error (EMSGSIZE): the completion's nbytes
@@ -219,9 +194,6 @@ class RecvFrom(Transfer["tuple[int, Any]"]):
 
     key: CompletionKey
     label = "portio.RecvFrom"
-    _handles = SOCKETS
-    _extended = True
-    _settles = True
 
     #: Where to put it: a writable buffer, or a sequence of them.
     buffer: Buffers
@@ -232,33 +204,21 @@ class RecvFrom(Transfer["tuple[int, Any]"]):
         self.key = key
         self.buffer = buffer
         self.flags = flags
-        self._token = 0
+        self._entry = None
 
-    def _prepare_extended(self, port: Port) -> ExtendedRequest:
+    def _prepare_extended(self, port: Engine) -> ExtendedRequest:
         key = self.key
-        if key._port is not port or not key._fits & self._fits:
-            raise unusable_key(self, port)
+        if key._port is not port or not key._fits & numbers.SOCKETS:
+            raise unusable_key(self, port, "a socket")
         flags = 0 if self.flags == 0 else check_flags(self.flags)
-        form = 0
-        try:
-            pin = self._pin = port._from_buffer(port._chars, self.buffer, True)
-            length = len(pin)
-        except TypeError as refused:
-            form, pin, length = self._pin_sequence(port, self.buffer, True, refused)
-        address = port._ffi.new("char[]", addresses.SIZE)
-        size = port._ffi.new("uint32_t *", addresses.SIZE)
-        self._pin = _Message(self._pin, address, size)
-        return key._id, form, pin, length, flags, address, size, 0
-
-    def _settle(self, nbytes: int, status: int) -> tuple[int, Any]:
-        message: _Message = self._pin
-        if isinstance(message.content, Block):
-            message.content.scatter(self._port._ffi, nbytes)
-        raw = bytes(self._port._ffi.buffer(message.address))[: message.size[0]]
-        return nbytes, addresses.decode(raw)
+        form, buffer, length, pin, scatter = self._pin(port, self.buffer, writable=True)
+        sender = _Sender(port, scatter)
+        settle = sender.settle  # which holds the address in place
+        request = numbers.RECVFROM, key._id, form, buffer, length, flags, key, pin, settle
+        return request, (sender.address, sender.size, 0)
 
 
-class SendTo(Transfer[int]):
+class SendTo(ExtendedOperation[int]):
     """Sends one message to `address`; the result is its size.
 
     `address` is numeric, in the form of the socket's family; a host name is a
@@ -269,8 +229,6 @@ class SendTo(Transfer[int]):
 
     key: CompletionKey
     label = "portio.SendTo"
-    _handles = SOCKETS
-    _extended = True
 
     #: What to send: a buffer, or a sequence of them.
     buffer: Buffers
@@ -286,22 +244,18 @@ class SendTo(Transfer[int]):
         self.buffer = buffer
         self.address = address
         self.flags = flags
-        self._token = 0
+        self._entry = None
 
-    def _prepare_extended(self, port: Port) -> ExtendedRequest:
+    def _prepare_extended(self, port: Engine) -> ExtendedRequest:
         key = self.key
-        if key._port is not port or not key._fits & self._fits:
-            raise unusable_key(self, port)
+        if key._port is not port or not key._fits & numbers.SOCKETS:
+            raise unusable_key(self, port, "a socket")
         flags = 0 if self.flags == 0 else check_flags(self.flags)
         address, size = _address(port, key, self.address)
-        form = 0
-        try:
-            pin = self._pin = port._from_buffer(port._chars, self.buffer)
-            length = len(pin)
-        except TypeError as refused:
-            form, pin, length = self._pin_sequence(port, self.buffer, False, refused)
-        self._pin = self._pin, address, size
-        return key._id, form, pin, length, flags, address, size, 0
+        form, buffer, length, pin, settle = self._pin(port, self.buffer, writable=False)
+        kept = pin, address, size
+        request = numbers.SENDTO, key._id, form, buffer, length, flags, key, kept, settle
+        return request, (address, size, 0)
 
 
 class Shutdown(Operation[None]):
@@ -315,8 +269,6 @@ class Shutdown(Operation[None]):
 
     key: CompletionKey
     label = "portio.Shutdown"
-    _handles = SOCKETS
-    _settles = True
 
     #: What to end.
     how: int
@@ -324,26 +276,21 @@ class Shutdown(Operation[None]):
     def __init__(self, key: CompletionKey, how: int = socket.SHUT_WR) -> None:
         self.key = key
         self.how = how
-        self._token = 0
+        self._entry = None
 
-    def _prepare(self, port: Port) -> Request:
+    def _prepare(self, port: Engine) -> Request:
         key = self.key
-        if key._port is not port or not key._fits & self._fits:
-            raise unusable_key(self, port)
+        if key._port is not port or not key._fits & numbers.SOCKETS:
+            raise unusable_key(self, port, "a socket")
         try:
-            argument = _DIRECTIONS[self.how]
+            direction = _DIRECTIONS[self.how]
         except (KeyError, TypeError):
-            raise ValueError(
-                f"how must be SHUT_RD, SHUT_WR or SHUT_RDWR, not {self.how!r}"
-            ) from None
-        self._pin = None
-        return key._id, 0, port._null, 0, argument
-
-    def _settle(self, nbytes: int, status: int) -> None:
-        return None
+            wanted = "SHUT_RD, SHUT_WR or SHUT_RDWR"
+            raise ValueError(f"how must be {wanted}, not {self.how!r}") from None
+        return numbers.SHUTDOWN, key._id, 0, port._null, 0, direction, key, None, no_result
 
 
-class SendFile(Operation[int]):
+class SendFile(ExtendedOperation[int]):
     """Sends a part of a file; the result is how many bytes.
 
     `count` None sends up to the end of the file; it also completes there when
@@ -357,8 +304,6 @@ class SendFile(Operation[int]):
 
     key: CompletionKey
     label = "portio.SendFile"
-    _handles = STREAM_SOCKETS
-    _extended = True
 
     #: The file: a `File`, a descriptor, or anything with ``fileno()``.
     file: Handle | int | HasFileno
@@ -378,29 +323,64 @@ class SendFile(Operation[int]):
         self.file = file
         self.offset = offset
         self.count = count
-        self._token = 0
+        self._entry = None
 
-    def _prepare_extended(self, port: Port) -> ExtendedRequest:
+    def _prepare_extended(self, port: Engine) -> ExtendedRequest:
         key = self.key
-        if key._port is not port or not key._fits & self._fits:
-            raise unusable_key(self, port)
+        if key._port is not port or not key._fits & numbers.STREAM_SOCKET:
+            raise unusable_key(self, port, "a stream socket")
         file = self.file
         descriptor = descriptor_of(file)
         offset = check_offset(self.offset)
         count = LARGEST if self.count is None else check_offset(self.count, "count")
-        self._pin = file
-        return key._id, 0, port._null, count, offset, port._null, port._null, descriptor
+        null = port._null
+        request = numbers.SENDFILE, key._id, 0, null, count, offset, key, file, None
+        return request, (null, null, descriptor)
 
 
-class _Message(NamedTuple):
-    """What a pending RecvFrom keeps in place."""
+class _Accepting:
+    """Makes the socket of an accepted descriptor, so that it can not be lost.
 
-    content: Any  # the pin of the buffers
-    address: CData
-    size: CData
+    The object exists from the submission on.  If a signal interrupts the port
+    right after `settle`, it is not collected, and its connection not closed;
+    `settle` is called again, and storing the same descriptor does no harm.
+    """
+
+    __slots__ = ("_form", "_socket")
+
+    def __init__(self, form: tuple[int, int, int]) -> None:
+        self._form = form
+        self._socket = socket.socket.__new__(socket.socket)
+
+    def settle(self, nbytes: int, error: int) -> tuple[int, socket.socket | None]:
+        """The record's nbytes are the descriptor."""
+        if error:
+            return 0, None
+        family, kind, protocol = self._form
+        socket.socket.__init__(self._socket, family, kind, protocol, fileno=nbytes)
+        return 0, self._socket
 
 
-def _address(port: Port, key: CompletionKey, address: object) -> tuple[CData, CData]:
+class _Sender:
+    """Where the system puts the address that a message came from."""
+
+    __slots__ = ("_port", "_scatter", "address", "size")
+
+    def __init__(self, port: Engine, scatter: Any) -> None:
+        self._port = port
+        self._scatter = scatter
+        self.address = port._ffi.new("char[]", addresses.SIZE)
+        self.size = port._ffi.new("uint32_t *", addresses.SIZE)
+
+    def settle(self, nbytes: int, error: int) -> tuple[int, tuple[int, Any]]:
+        """The bytes, scattered if need be, and the address."""
+        if self._scatter is not None:
+            self._scatter(nbytes, error)
+        raw = bytes(self._port._ffi.buffer(self.address))[: self.size[0]]
+        return nbytes, (nbytes, addresses.decode(raw))
+
+
+def _address(port: Engine, key: CompletionKey, address: object) -> tuple[CData, CData]:
     """The system's form of an address for the socket of `key`, and its size."""
     raw = addresses.encode(key._family, address)
     return port._from_buffer(port._chars, raw), port._ffi.new("uint32_t *", len(raw))

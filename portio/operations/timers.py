@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from portio.keys import CompletionKey
-from portio.operations.base import Operation, Request, unusable_key
+from portio.operations import numbers
+from portio.operations.base import Operation, Request, no_result, unusable_key
 from portio.timeouts import to_nanoseconds
 
 if TYPE_CHECKING:
-    from portio.port import Port
+    from portio.engine import Engine
 
 __all__ = ["Timer"]
 
@@ -26,7 +27,6 @@ class Timer(Operation[None]):
     __slots__ = ("seconds",)
 
     label = "portio.Timer"
-    _settles = True
 
     #: How long, in seconds.
     seconds: float
@@ -34,14 +34,11 @@ class Timer(Operation[None]):
     def __init__(self, seconds: float, key: CompletionKey | None = None) -> None:
         self.key = key
         self.seconds = seconds
-        self._token = 0
+        self._entry = None
 
-    def _prepare(self, port: Port) -> Request:
-        key: object = self.key
+    def _prepare(self, port: Engine) -> Request:
+        key: Any = self.key
         if key is not None and not (isinstance(key, CompletionKey) and key.serves(port)):
             raise unusable_key(self, port)
-        self._pin = None
-        return 0, 0, port._null, 0, to_nanoseconds(self.seconds, "seconds")
-
-    def _settle(self, nbytes: int, status: int) -> None:
-        return None
+        nanoseconds = to_nanoseconds(self.seconds, "seconds")
+        return numbers.TIMER, 0, 0, port._null, 0, nanoseconds, key, None, no_result

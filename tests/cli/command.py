@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -18,6 +18,14 @@ from support.children import environment
 from support.watch import LIMIT
 
 PORTIO = [sys.executable, "-m", "portio"]
+
+# Ctrl-C works as at a terminal, however the tests themselves have been started.
+LAUNCHER = """
+import os, resource, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+{before}
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 
 
 @dataclass
@@ -40,11 +48,11 @@ class Result:
 def run(
     *arguments: object,
     program: list[str] = PORTIO,
-    preparation: Callable[[], object] = lambda: None,
+    before: str = "",
     **variables: str,
 ) -> Result:
     """Run a command to its end."""
-    with start(*arguments, program=program, preparation=preparation, **variables) as command:
+    with start(*arguments, program=program, before=before, **variables) as command:
         return command.finish()
 
 
@@ -85,9 +93,13 @@ class Command:
             status = self.process.wait(limit)
         except subprocess.TimeoutExpired:
             self._abort(f"still running after {limit:g} s")
+        self.join()
+        return Result(status, _drain(self._lines), _drain(self._errors))
+
+    def join(self) -> None:
+        """Wait until everything that it wrote has been read."""
         for reader in self._readers:
             reader.join(LIMIT)
-        return Result(status, _drain(self._lines), _drain(self._errors))
 
     def _next(self, lines: queue.SimpleQueue[str], name: str) -> str:
         try:
@@ -101,7 +113,7 @@ class Command:
     def _abort(self, reason: str) -> None:
         self.process.send_signal(signal.SIGABRT)  # faulthandler shows the stacks
         self.process.wait(LIMIT)
-        self._readers[1].join(LIMIT)
+        self.join()
         pytest.fail(f"{reason}; standard error:\n{_drain(self._errors)}")
 
 
@@ -109,29 +121,27 @@ class Command:
 def start(
     *arguments: object,
     program: list[str] = PORTIO,
-    preparation: Callable[[], object] = lambda: None,
+    before: str = "",
     **variables: str,
 ) -> Iterator[Command]:
-    """Start a command; it is killed at the end of the block if it is still running."""
+    """Start a command; it is killed at the end of the block if it is still running.
 
-    def prepare() -> None:
-        # As at a terminal, however the tests themselves have been started.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        preparation()
-
+    `before` is carried out first, in the process that becomes the command.
+    """
     with subprocess.Popen(
-        [*program, *map(str, arguments)],
+        [sys.executable, "-c", LAUNCHER.format(before=before), *program, *map(str, arguments)],
         env=environment(**variables),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=prepare,  # noqa: PLW1509
     ) as process:
+        command = Command(process)
         try:
-            yield Command(process)
+            yield command
         finally:
             process.kill()
+            command.join()
 
 
 def receive(client: socket.socket, nbytes: int) -> bytes:

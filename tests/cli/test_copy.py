@@ -6,7 +6,6 @@ import contextlib
 import filecmp
 import os
 import random
-import resource
 import shutil
 import signal
 import socket
@@ -22,6 +21,8 @@ import pytest
 from cli.command import PORTIO, Result, run, start
 from portio.cli import copy as module
 from portio.cli import main
+from portio.cli.common import size
+from support.children import environment
 from support.watch import eventually
 
 MIB = 1 << 20
@@ -264,14 +265,24 @@ def test_name_with_a_line_break(tmp_path: Path, target: Path) -> None:
     assert line.endswith(r"two\nlines': No such file or directory")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")
-def test_permission_denied(source: Path, target: Path) -> None:
+@pytest.fixture
+def without_privileges() -> list[str]:
+    """A command like any other, also where root runs the tests."""
+    if os.geteuid() != 0:
+        return PORTIO
+    prefix = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+    if shutil.which("setpriv") is None or subprocess.run([*prefix, "true"], check=False).returncode:
+        pytest.skip("root may do everything here")
+    return [*prefix, *PORTIO]
+
+
+def test_permission_denied(source: Path, target: Path, without_privileges: list[str]) -> None:
     source.chmod(0)
-    line = run("copy", source, target).error_line()
+    line = run("copy", source, target, program=without_privileges).error_line()
     assert line == f"portio copy: {source}: Permission denied"
     source.chmod(0o600)
     target.parent.chmod(0o500)
-    line = run("copy", source, target).error_line()
+    line = run("copy", source, target, program=without_privileges).error_line()
     assert line == f"portio copy: {target}: Permission denied"
     target.parent.chmod(0o700)
 
@@ -282,7 +293,7 @@ def test_file_size_limit(source: Path, target: Path, backend: str, former: str |
         target.write_text(former)
     result = run(
         *("copy", source, target, "--backend", backend, "--block-size", "64KiB"),
-        preparation=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, MIB)),
+        before="resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))",
     )
     assert result.error_line() == f"portio copy: {target}: File too large"
     assert target.exists() is (former is not None)
@@ -331,7 +342,7 @@ def test_not_enough_memory(tmp_path: Path, target: Path, backend: str) -> None:
             pytest.skip("this file system does not keep holes")
     result = run(
         *("copy", source, target, *options),
-        preparation=lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 33, 1 << 33)),
+        before="resource.setrlimit(resource.RLIMIT_AS, (1 << 33, 1 << 33))",
     )
     assert result.error_line() == "portio copy: not enough memory"
 
@@ -369,22 +380,14 @@ def test_wrong_arguments(
     [("1", 1), ("4096", 4096), ("64k", 65536), ("64KB", 65536), ("1MiB", MIB), ("2 GiB", 2 << 30)],
 )
 def test_sizes(source: Path, target: Path, text: str, value: int) -> None:
-    from portio.cli.common import size
-
     assert size(text) == value
 
 
 # Signals
 
 
-@pytest.mark.parametrize("former", [None, "former"])
-@pytest.mark.parametrize(("number", "status"), EVERY_STOP)
-def test_signal_half_way_leaves_nothing_behind(
-    source: Path, target: Path, backend: str, number: int, status: int, former: str | None
-) -> None:
-    """The copy sends itself the signal when half of the bytes are written."""
-    if former is not None:
-        target.write_text(former)
+def sends_itself(number: int) -> list[str]:
+    """A program that sends itself a signal when half of the bytes are copied."""
     script = f"""
         import contextlib, os, sys
         from portio.cli import copy, main
@@ -402,13 +405,33 @@ def test_signal_half_way_leaves_nothing_behind(
         copy._progress = progress
         sys.exit(main(sys.argv[1:]))
     """
+    return [sys.executable, "-c", textwrap.dedent(script)]
+
+
+@pytest.mark.parametrize("former", [None, "former"])
+@pytest.mark.parametrize(("number", "status"), EVERY_STOP)
+def test_signal_half_way_leaves_nothing_behind(
+    source: Path, target: Path, backend: str, number: int, status: int, former: str | None
+) -> None:
+    if former is not None:
+        target.write_text(former)
     result = run(
         *("copy", source, target, "--backend", backend, "--block-size", "64KiB"),
-        program=[sys.executable, "-c", textwrap.dedent(script)],
+        program=sends_itself(number),
     )
     assert result == Result(status, "", f"portio copy: stopped by {signal.Signals(number).name}\n")
     assert target.exists() is (former is not None)
     assert former is None or target.read_text() == former
+
+
+def test_ignored_signal_stays_ignored(source: Path, target: Path) -> None:
+    result = run(
+        *("copy", source, target, "--block-size", "64KiB"),
+        program=sends_itself(signal.SIGHUP),
+        before="signal.signal(signal.SIGHUP, signal.SIG_IGN)",
+    )
+    assert result == Result(0, "", "")
+    assert_same(source, target)
 
 
 @pytest.mark.parametrize(("number", "status"), EVERY_STOP)
@@ -429,16 +452,6 @@ def test_signal_at_any_moment(
         assert result.status == status
         assert "Traceback" not in result.errors
         assert not target.exists()
-
-
-def test_ignored_signal_stays_ignored(source: Path, target: Path) -> None:
-    def ignore() -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-    with start("copy", source, target, preparation=ignore) as command:
-        command.signal(signal.SIGHUP)
-        assert command.finish().status == 0
-    assert_same(source, target)
 
 
 # Progress
@@ -463,10 +476,10 @@ def test_terminal_without_tqdm(source: Path, target: Path, tmp_path: Path) -> No
 def _on_a_terminal(*arguments: str, program: list[str] = PORTIO) -> str:
     """Run a command whose standard error is a terminal; what is to be seen there."""
     import pty
-
-    from support.children import environment
+    import termios
 
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (25, 80))
     with open(ours, "rb", buffering=0) as screen:
         process = subprocess.Popen([*program, *arguments], env=environment(), stderr=theirs)
         os.close(theirs)

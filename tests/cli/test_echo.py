@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import resource
+import re
 import signal
 import socket
 import struct
@@ -128,7 +128,7 @@ def test_out_of_descriptors(backend: str) -> None:
     """Connections beyond the limit wait until others have closed."""
     with start(
         *("echo", "--port", "0", "--backend", backend),
-        preparation=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)),
+        before="resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))",
     ) as command:
         address = command.address()
         clients = [socket.create_connection(address, timeout=LIMIT) for _ in range(80)]
@@ -170,7 +170,7 @@ def test_waits_between_accepts_that_fail(backend: str) -> None:
     with start(
         *("echo", "--port", "0", "--backend", backend),
         program=[sys.executable, "-c", textwrap.dedent(script)],
-        preparation=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)),
+        before="resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))",
     ) as command:
         address = command.address()
         clients = [socket.create_connection(address, timeout=LIMIT) for _ in range(40)]
@@ -230,6 +230,14 @@ def test_address_of_another_machine() -> None:
 def test_no_name_of_a_host() -> None:
     line = run("echo", "--host", "x" * 64, "--port", "0").error_line()
     assert line == f"portio echo: {'x' * 64}: not the name of a host"
+
+
+def test_more_workers_than_the_system_has_room_for(backend: str) -> None:
+    line = run(
+        *("echo", "--port", "0", "--workers", "100000", "--backend", backend),
+        before="resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))",
+    ).error_line()
+    assert re.fullmatch(r"portio echo: worker \d+ of 100000: can't start new thread", line)
 
 
 def test_ipv6(backend: str) -> None:

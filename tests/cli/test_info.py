@@ -64,6 +64,20 @@ def test_reader_that_goes_away_is_one_line() -> None:
     assert errors == "portio info: Broken pipe\n"
 
 
+def test_full_device_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*PORTIO, "info"],
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "portio info: No space left on device\n"
+
+
 def test_no_command_is_a_usage_error() -> None:
     result = run()
     assert result.status == 2

@@ -171,9 +171,11 @@ def test_o3_no_reference_is_lost_or_kept(driver: Driver, net: Net) -> None:
 
     ours, peer = net.pair("unix")
     key = driver.associate(ours)
-    buffer, data, payload = bytearray(16), bytes(b"0123456789"), object()
+    buffer, data, payload = bytearray(16), bytes(bytearray(b"0123456789")), object()
     driver.result(portio.Send(key, data))
     recv_exactly(peer, 10)
+    driver.assert_quiet()
+    gc.collect()
     before = [sys.getrefcount(thing) for thing in (buffer, data, payload, key)]
     for _ in range(200):
         operations: list[portio.Operation[Any]] = [
@@ -184,12 +186,12 @@ def test_o3_no_reference_is_lost_or_kept(driver: Driver, net: Net) -> None:
         ]
         driver.submit(*operations)
         driver.post(key, 1, payload)
-        assert len(recv_exactly(peer, 30)) == 30
         for operation in operations:
             if isinstance(operation, portio.Recv):
                 peer.sendall(b"x")
             driver.wait_for(operation).result()
         assert driver.take()[0].payload is payload
+        assert len(recv_exactly(peer, 30)) == 30
     del operations, operation
     driver.assert_quiet()  # no worker holds its last packet any more
     gc.collect()

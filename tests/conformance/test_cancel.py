@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -136,19 +137,20 @@ def test_o6_datagrams(driver: Driver, net: Net) -> None:
 
 
 def test_o6_a_datagram_that_finds_no_room(driver: Driver, net: Net) -> None:
-    """Unix datagram sockets wait for their reader."""
+    """Connected Unix datagram sockets wait for their reader; what waits can be cancelled."""
     ours, peer = net.datagram("unix"), net.datagram("unix")
     key = driver.associate(ours)
-    sends = [portio.SendTo(key, b"%04d" % number, peer.getsockname()) for number in range(2000)]
+    driver.result(portio.Connect(key, peer.getsockname()))
+    sends = [portio.Send(key, b"%04d" % number) for number in range(2000)]
     driver.submit(*sends)
-    last = cancel_and_wait(driver, sends[-1])
-    assert cancelled(last)
+    driver.cancel(sends[-1])
+    assert cancelled(driver.wait_for(sends[-1]))
     for send in sends[:-1]:
         driver.cancel(send)
     outcomes = [cancelled(done) for done in driver.wait_for_all(sends[:-1])]
-    sent = outcomes.count(False)
-    assert outcomes == [False] * sent + [True] * (len(outcomes) - sent)
-    assert [peer.recv(8) for _ in range(sent)] == [b"%04d" % number for number in range(sent)]
+    sent = [b"%04d" % number for number, gone in enumerate(outcomes) if not gone]
+    assert 0 < len(sent) < 1999
+    assert sorted(peer.recv(8) for _ in sent) == sent
     peer.setblocking(False)
     with pytest.raises(BlockingIOError):
         peer.recv(8)
@@ -307,24 +309,23 @@ def test_o6_races_with_the_data(driver: Driver, net: Net) -> None:
     """However the race ends there is one completion, and every byte arrives once."""
     ours, peer = net.pair("unix")
     key = driver.associate(ours)
-    received, sent, wins = bytearray(), bytearray(), 0
-    with contextlib.ExitStack() as stack:
-        start = threading.Barrier(2)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)  # for what nobody reads yet
+    received, sent = bytearray(), bytearray()
+    start = threading.Barrier(2)
 
-        def send() -> None:
-            for number in range(300):
-                start.wait(LIMIT)
-                peer.sendall(bytes([number % 251]))
-                sent.append(number % 251)
+    def send() -> None:
+        for number in range(300):
+            start.wait(LIMIT)
+            peer.sendall(bytes([number % 251]))
+            sent.append(number % 251)
 
-        stack.enter_context(Background(send))
+    with Background(send):
         for _ in range(300):
             receive = portio.Recv(key, bytearray(16))
             driver.submit(receive)
             start.wait(LIMIT)
             done = cancel_and_wait(driver, receive)
             if not cancelled(done):
-                wins += 1
                 received += receive.buffer[: done.result()]
     while len(received) < 300:
         receive = portio.Recv(key, bytearray(512))

@@ -93,27 +93,33 @@ def test_p7_later_calls_raise(port: portio.Port, net: Net) -> None:
         with port.blocking():
             pass
 
-    calls: list[Callable[[], object]] = [
-        port.get,
-        lambda: port.get(0),
-        lambda: port.get_many(4, 0),
-        port.post,
-        lambda: port.post(key),
-        lambda: port.submit(unstarted),
-        lambda: port.submit(unstarted, queued=False),
-        lambda: port.associate(other),
-        lambda: port.disassociate(key),
-        port.flush,
-        port.fileno,
-        use_blocking,
-    ]
-    for call in calls:
-        with pytest.raises(portio.PortClosedError):
-            call()
+    calls: dict[str, Callable[[], object]] = {
+        "get": port.get,
+        "get(0)": lambda: port.get(0),
+        "get_many": lambda: port.get_many(4, 0),
+        "post": port.post,
+        "post(key)": lambda: port.post(key),
+        "submit": lambda: port.submit(unstarted),
+        "submit unqueued": lambda: port.submit(unstarted, queued=False),
+        "associate": lambda: port.associate(other),
+        "disassociate": lambda: port.disassociate(key),
+        "flush": port.flush,
+        "fileno": port.fileno,
+        "blocking": use_blocking,
+    }
+    outcomes = {name: _outcome(call) for name, call in calls.items()}
+    assert outcomes == dict.fromkeys(calls, portio.PortClosedError)
     with pytest.raises((portio.PortClosedError, ValueError)):
         port.submit(operation)  # closed port, and a key without one
     assert not unstarted.pending
     assert not operation.pending
+
+
+def _outcome(call: Callable[[], object]) -> object:
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001 - which one is the question
+        return type(error)
 
 
 @pytest.mark.core

@@ -133,11 +133,12 @@ def test_k1_a_second_association_raises(driver: Driver, net: Net, backend: str) 
 
 def test_k1_another_backends_port_is_another_port_too(driver: Driver, net: Net) -> None:
     ours, _ = net.pair()
-    driver.associate(ours)
+    key = driver.associate(ours)
     for name, status in portio.backends.available().items():
         if status.available:
             with portio.Port(backend=name) as other, pytest.raises((ValueError, OSError)):
                 other.associate(ours)
+    assert key.handle is ours
 
 
 def test_k1_free_again_once_the_port_is_closed(driver: Driver, net: Net, backend: str) -> None:

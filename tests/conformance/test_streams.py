@@ -131,12 +131,16 @@ def test_o8_an_error_says_how_many_bytes_went(driver: Driver, net: Net) -> None:
     ours, peer = net.small_pair("unix")
     key = driver.associate(ours)
     driver.submit(send := portio.Send(key, bytes(32 << 20)))
-    got = len(recv_exactly(peer, 1 << 20))
-    # Read until the writer has been seen to go on, then turn away for good.
-    peer.close()
-    done = driver.wait_for(send)
-    assert isinstance(done.error, (BrokenPipeError, ConnectionResetError))
-    assert got <= done.nbytes < 32 << 20
+
+    def read_and_turn_away() -> int:
+        got = len(recv_exactly(peer, 1 << 20))
+        peer.close()
+        return got
+
+    with Background(read_and_turn_away) as reader:
+        done = driver.wait_for(send)
+        assert isinstance(done.error, (BrokenPipeError, ConnectionResetError))
+        assert reader.result() <= done.nbytes < 32 << 20
 
 
 def test_o8_a_send_after_the_peer_is_gone(driver: Driver, net: Net) -> None:
@@ -164,10 +168,6 @@ def test_o8_no_sigpipe_even_where_it_would_kill(backend: str) -> None:
         with open(__import__("portio").__file__, "rb") as source:
             port.submit(portio.SendFile(key, source))
             assert isinstance(port.get(30).error, BrokenPipeError)
-        reader, writer = portio.pipe()
-        reader.close()
-        port.submit(portio.Write(port.associate(writer), b"x"))
-        assert isinstance(port.get(30).error, BrokenPipeError)
         port.close()
         print("alive")
     """

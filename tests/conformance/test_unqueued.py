@@ -103,7 +103,7 @@ def test_o13_only_what_is_unqueued_can_be_waited_for(driver: Driver, net: Net) -
     with pytest.raises(RuntimeError):
         driver.call(queued.wait, 0)  # never submitted
     driver.submit(queued)
-    with pytest.raises(RuntimeError, match="queued"):
+    with pytest.raises(RuntimeError, match="queue"):
         driver.call(queued.wait, 0)
     peer.sendall(b"still queued")
     assert driver.wait_for(queued).result() == 8
@@ -111,16 +111,21 @@ def test_o13_only_what_is_unqueued_can_be_waited_for(driver: Driver, net: Net) -
         driver.call(queued.wait, 0)
 
 
-def test_o13_waited_for_once(driver: Driver) -> None:
+def test_o13_waiting_again_gives_the_same_completion(driver: Driver) -> None:
+    """Until the operation is submitted again; nothing new comes of it."""
     timer = portio.Timer(0)
     driver.submit(timer, queued=False)
-    driver.wait(timer)
-    with pytest.raises(RuntimeError):
-        driver.call(timer.wait, 0)
+    done = driver.wait(timer)
+    assert driver.wait(timer) is done
+    driver.assert_quiet()
     driver.submit(timer)  # queued this time
+    with pytest.raises(RuntimeError, match="queue"):
+        driver.call(timer.wait, 0)
     assert driver.wait_for(timer).result() is None
     driver.submit(timer, queued=False)
-    assert driver.wait(timer).result() is None
+    again = driver.wait(timer)
+    assert again is not done
+    assert again.result() is None
 
 
 def test_o13_it_stays_until_it_is_waited_for(driver: Driver, net: Net) -> None:

@@ -33,6 +33,12 @@ def test_dropped_in_the_child(backend: str, kind: str) -> None:
     run_quietly("dropped_in_child", backend, kind)
 
 
+@kinds
+def test_unwinding(backend: str, kind: str) -> None:
+    """The end of an inherited `with` block."""
+    run_quietly("unwinding", backend, kind)
+
+
 def test_while_another_thread_waits(backend: str) -> None:
     """The waiting thread does not exist in the child, where nothing waits for it."""
     run_quietly("while_another_waits", backend)

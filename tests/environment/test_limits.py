@@ -15,12 +15,19 @@ kinds = pytest.mark.parametrize("kind", ["shared", "thread_bound"])
 
 
 @kinds
-@pytest.mark.parametrize(
-    "function", ["accepts", "ports", "first_port", "locked_memory", "no_threads"]
-)
+@pytest.mark.parametrize("function", ["accepts", "ports", "first_port", "many_ports", "no_threads"])
 def test_process(backend: str, kind: str, function: str) -> None:
-    """Descriptors, locked memory, threads."""
-    result = run("limits", function, backend, kind)
+    """Descriptors, threads, and the memory of many ports."""
+    result = run("limits", function, backend, kind, PORTIO_BACKEND="")
+    assert result.lines == ["done"]
+    assert not result.errors
+
+
+@kinds
+@pytest.mark.parametrize("limit", [0, 64 << 10, 256 << 10])
+def test_locked_memory(backend: str, kind: str, limit: int) -> None:
+    """Memory that may be locked: none, as little as many containers allow, a little more."""
+    result = run("limits", "locked_memory", backend, kind, limit, PORTIO_BACKEND="")
     assert result.lines == ["done"]
     assert not result.errors
 

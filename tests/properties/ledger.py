@@ -205,9 +205,10 @@ class Ledger:
             submission.error = None  # its traceback may hold a frame
         self.pending.clear()
         self.posted.clear()
-        gc.collect()
-        left = [buffer for buffer in (watch() for watch in self._buffers) if buffer is not None]
-        assert not left, f"{len(left)} buffers outlive their operations"
+        if any(watch() is not None for watch in self._buffers):
+            gc.collect()  # an exception's traceback may hold some
+        left = sum(watch() is not None for watch in self._buffers)
+        assert not left, f"{left} buffers outlive their operations"
 
 
 class Descriptors:

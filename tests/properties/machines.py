@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
@@ -68,15 +69,37 @@ def walk(machine: Callable[[], RuleBasedStateMachine], *, examples: int, steps: 
     )
 
 
+# How io_uring may have to do its work: with all that this kernel has, with full
+# queues, and as on older kernels.
+SWITCHES = st.sampled_from(
+    [
+        "",
+        "sq=4,cq=8",
+        "no-defer_taskrun",
+        "no-defer_taskrun,no-single_issuer,no-coop_taskrun,no-submit_all,sq=4,cq=8",
+    ]
+)
+
+
 class PortMachine(RuleBasedStateMachine):
     """Two ports, a ledger, and the proof at the end that nothing is left."""
 
-    def __init__(self, backend: str, thread_bound: bool) -> None:  # noqa: FBT001
+    def __init__(self, backend: str, thread_bound: bool) -> None:
         super().__init__()
+        self.backend = backend
+        self.thread_bound = thread_bound
         self.descriptors = Descriptors()
         self.ledger = Ledger()
         self.submissions: list[Submission] = []
-        self.ports = [portio.Port(backend=backend, thread_bound=thread_bound) for _ in range(2)]
+        self.ports: list[portio.Port] = []
+
+    def open_ports(self, switches: str) -> None:
+        """Open the ports; every machine does so before anything else."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PORTIO_IO_URING", switches)
+            for _ in range(2):
+                port = portio.Port(backend=self.backend, thread_bound=self.thread_bound)
+                self.ports.append(port)
 
     def submit(self, port: portio.Port, *submissions: Submission) -> None:
         """Submit, and remember until the end."""

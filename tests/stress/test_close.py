@@ -174,10 +174,14 @@ def test_key_close_against_submit(backend: str, rng: random.Random) -> None:
         for _ in range(ROUNDS * 3):
             ours, peer = socket.socketpair()
             key = port.associate(ours)
-            running = threading.Event()
+            running, closed = threading.Event(), threading.Event()
 
             def submit(key: portio.CompletionKey, running: threading.Event) -> None:
+                left = 200  # enough to be there when the key is closed
                 while True:
+                    if left == 0:
+                        closed.wait(20)
+                    left -= 1
                     operation = Receive(key)
                     try:
                         port.submit(operation)
@@ -193,6 +197,7 @@ def test_key_close_against_submit(backend: str, rng: random.Random) -> None:
             if rng.random() < 0.5:
                 peer.send(b"something")
             key.close()
+            closed.set()
             for thread in threads:
                 thread.result()
             peer.settimeout(20)

@@ -149,7 +149,7 @@ def test_operations_of_ended_threads(backend: str, rng: random.Random) -> None:
         for index in order:
             pairs[index][1].send(b"%d" % index)
         end = time.monotonic() + LIMIT
-        arrived = set()
+        arrived: set[int] = set()
         while len(arrived) < len(pairs) and time.monotonic() < end:
             for completion in port.get_many(timeout=1):
                 operation = completion.operation

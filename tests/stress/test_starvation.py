@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from typing import Any
 
 import pytest
 
@@ -19,18 +20,20 @@ def test_nothing_starves(backend: str, *, thread_bound: bool, many: bool) -> Non
     """A port that always has something to give still gives everything."""
     ended, peer = socket.socketpair()
     quiet, speaker = socket.socketpair()
+    reader, writer = portio.pipe()
     with (
         ended,
         quiet,
         speaker,
+        reader,
+        writer,
         portio.Port(backend=backend, thread_bound=thread_bound) as port,
     ):
         peer.close()
-        reader, writer = portio.pipe()
         key = port.associate(ended)
         quiet_key = port.associate(quiet)
         pipe_key = port.associate(reader)
-        others: set[portio.Operation[object]] = {
+        others: set[portio.Operation[Any]] = {
             portio.Recv(quiet_key, bytearray(8)),
             portio.Shutdown(quiet_key),
             portio.Read(pipe_key, bytearray(8)),
@@ -53,5 +56,3 @@ def test_nothing_starves(backend: str, *, thread_bound: bool, many: bool) -> Non
                     others.remove(operation)
                 else:
                     port.submit(operation)
-        reader.close()
-        writer.close()

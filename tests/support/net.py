@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from typing import Any
 
@@ -90,8 +92,9 @@ class Net:
         ours.settimeout(None)
         return self.own(ours), peer
 
-    def small_pair(self, family: str = "inet", size: int = 4096) -> tuple[socket.socket, socket.socket]:
-        """A pair between which only a little fits until the peer reads."""
+    def small_pair(self, family: str = "inet") -> tuple[socket.socket, socket.socket]:
+        """A pair between which well under a megabyte fits until the peer reads."""
+        size = 65536  # with less, TCP takes seconds for a megabyte
         ours, peer = self.pair(family)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
@@ -172,6 +175,8 @@ def fill(sock: socket.socket) -> int:
 
 def pattern(count: int, start: int = 0) -> bytes:
     """Bytes in which every misplaced, lost or doubled piece shows."""
-    words = range(start // 4, (start + count) // 4 + 1)
-    data = b"".join(word.to_bytes(4, "big") for word in words)
-    return data[start % 4 : start % 4 + count]
+    words = array.array("I", range(start // 4, (start + count) // 4 + 1))
+    assert words.itemsize == 4
+    if sys.byteorder == "little":
+        words.byteswap()
+    return words.tobytes()[start % 4 : start % 4 + count]

@@ -8,9 +8,12 @@ import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import portio
+
+kept: object = None  # lives as long as the module does
 
 
 def start_everything(port: portio.Port) -> list[Any]:
@@ -37,7 +40,7 @@ def start_everything(port: portio.Port) -> list[Any]:
 
 def pending(backend: str, kind: str) -> None:
     """End with operations pending on an open port."""
-    global kept  # noqa: PLW0603 - it lives as long as the module does
+    global kept  # noqa: PLW0603
     port = portio.Port(backend=backend, thread_bound=kind == "thread_bound")
     kept = (port, start_everything(port))
     print("done", flush=True)
@@ -59,7 +62,13 @@ def daemons(backend: str) -> None:
     kept = (port, start_everything(port))
     timer = portio.Timer(1000)
     port.submit(timer, queued=False)
-    waits = [port.get, port.get_many, lambda: list(port), timer.wait, lambda: port.get(1000)]
+    waits: list[Callable[[], object]] = [
+        port.get,
+        port.get_many,
+        lambda: list(port),
+        timer.wait,
+        lambda: port.get(1000),
+    ]
     threads = [threading.Thread(target=wait, daemon=True) for wait in waits]
     for thread in threads:
         thread.start()
@@ -89,7 +98,12 @@ def at_exit(backend: str, kind: str) -> None:
 
     port = portio.Port(backend=backend, thread_bound=kind == "thread_bound")
     kept = start_everything(port)
-    atexit.register(lambda: (port.close(), kept.clear()))
+
+    def close() -> None:
+        port.close()
+        kept.clear()
+
+    atexit.register(close)
     print("done", flush=True)
 
 

@@ -123,30 +123,39 @@ def dropped_in_child(backend: str, kind: str) -> None:
     print("done")
 
 
+def unwinding(backend: str, kind: str) -> None:
+    """A child that leaves the parent's `with` block has nothing to complain about."""
+    with portio.Port(backend=backend, thread_bound=kind == "thread_bound") as port:
+        port.submit(portio.Timer(0.01))
+        in_child(lambda: None)
+        assert port.get(HANG) is not None
+    print("done")
+
+
 def while_another_waits(backend: str) -> None:
     """Fork while a thread is in get; that thread goes on in the parent."""
-    with portio.Port(2, backend=backend) as port:
-        taken: list[int] = []
-        thread = threading.Thread(target=lambda: taken.extend(each.nbytes for each in port))
-        thread.start()
-        assert thread.native_id is not None
-        wait_until_asleep(thread.native_id)
+    port = portio.Port(2, backend=backend)
+    taken: list[int] = []
+    thread = threading.Thread(target=lambda: taken.extend(each.nbytes for each in port))
+    thread.start()
+    assert thread.native_id is not None
+    wait_until_asleep(thread.native_id)
 
-        def body() -> None:
-            try:
-                port.get(0)
-            except RuntimeError:
-                return
-            raise AssertionError("raises nothing")
+    def body() -> None:
+        try:
+            port.get(0)
+        except RuntimeError:
+            return
+        raise AssertionError("raises nothing")
 
-        in_child(body)
-        for index in range(10):
-            port.post(None, index)
-        while len(taken) < 10:
-            time.sleep(0.001)
-        port.close()
-        thread.join()
-        assert taken == list(range(10))
+    in_child(body)
+    for index in range(10):
+        port.post(None, index)
+    while len(taken) < 10:
+        time.sleep(0.001)
+    port.close()
+    thread.join()
+    assert taken == list(range(10))
     print("done")
 
 
@@ -174,35 +183,38 @@ def works(backend: str, *, thread_bound: bool) -> None:
 def busy_parent(backend: str) -> None:
     """Fork in the middle of everything: no lock is left locked in the child."""
     stop = threading.Event()
-    with portio.Port(2, backend=backend) as port:
+    port = portio.Port(2, backend=backend)
 
-        def post() -> None:
-            while not stop.is_set():
-                port.post()
-                time.sleep(0)
+    def post() -> None:
+        while not stop.is_set():
+            port.post()
+            time.sleep(0)
 
-        def take() -> None:
-            while not stop.is_set():
-                port.get_many(timeout=0.001)
+    def take() -> None:
+        while not stop.is_set():
+            port.get_many(timeout=0.001)
 
-        def come_and_go() -> None:
-            while not stop.is_set():
-                with portio.Port(backend=backend) as brief:
-                    brief.submit(portio.Timer(0))
-                    brief.get(HANG)
+    def come_and_go() -> None:
+        while not stop.is_set():
+            with portio.Port(backend=backend) as brief:
+                brief.submit(portio.Timer(0))
+                brief.get(HANG)
 
-        threads = [threading.Thread(target=each) for each in (post, take, take, come_and_go)]
-        for thread in threads:
-            thread.start()
-        for turn in range(30):
+    threads = [
+        threading.Thread(target=each, daemon=True) for each in (post, take, take, come_and_go)
+    ]
+    for thread in threads:
+        thread.start()
+    for turn in range(30):
 
-            def body(turn: int = turn) -> None:
-                works(backend, thread_bound=turn % 2 == 1)
+        def body(turn: int = turn) -> None:
+            works(backend, thread_bound=turn % 2 == 1)
 
-            in_child(body)
-        stop.set()
-        for thread in threads:
-            thread.join()
+        in_child(body)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    port.close()
     print("done")
 
 

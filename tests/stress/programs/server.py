@@ -96,14 +96,12 @@ def main(backend: str, kind: str, count: int) -> None:
     probe.close()
     assert server.port.get() is not None
     buffers = [bytearray(SIZE) for _ in keys]
-    operations: list[portio.Recv | None] = [None] * count
     before = memory()
-    for index, key in enumerate(keys):
-        operations[index] = portio.Recv(key, buffers[index])
-        server.port.submit(operations[index])
+    for key, buffer in zip(keys, buffers, strict=True):
+        server.port.submit(portio.Recv(key, buffer))
     assert server.port.get(0) is None
     cost = (memory() - before) / count
-    del operations, keys, buffers
+    del keys, buffers
     print("pending", round(cost), flush=True)
     if kind == "thread_bound":
         server.serve()

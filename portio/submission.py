@@ -1,0 +1,188 @@
+"""Submission: how operations start.
+
+An operation is claimed, checked and pinned, entered in `_pending`,
+and handed to the engine, in this order.  Up to the last step everything can be
+undone, and is, when any check of any operation of the call fails: nothing is
+started then and nothing stays pending (contract O1, O2).  The engine refuses
+only what cannot start; from its yes on, the operation completes exactly once.
+
+A signal handler that raises is an exception as well.  Before the call of the
+engine it undoes the submission like every other; if it runs when that call
+returns, the operations are started although `submit` raises, and complete as
+usual: `Operation.pending` tells.  There is no call between the last check of a
+submission and the engine's, so it is always one of the two.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from portio.keys import CompletionKey
+from portio.operations.base import Operation
+from portio.unqueued import UnqueuedOperations
+
+if TYPE_CHECKING:
+    from portio.operations.base import Entry
+
+__all__ = ["Submission"]
+
+# With the GIL the look at an operation's entry and the store to it are one step,
+# because no thread switch falls between two instructions that are no call.
+_FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+_claims = threading.Lock()
+
+
+class Submission(UnqueuedOperations):
+    """A port as far as operations are started and cancelled."""
+
+    __slots__ = ()
+
+    def submit(self, *operations: Operation[Any], queued: bool = True) -> None:
+        """Starts operations; each completes exactly once.
+
+        All of them are checked before any is started, and when this raises, none
+        is.  Their buffers are pinned until their completions leave the port.  With
+        ``queued=False`` the completions are not queued to the port: wait for each
+        with `Operation.wait`.
+
+        What the system thinks of an operation comes with its completion.  This
+        raises only what can be seen without asking it: TypeError for what is no
+        operation, and for a key, a handle or a buffer of the wrong type;
+        BufferError for a buffer that is not contiguous, and for a read-only one
+        that is to be filled; ValueError for values out of range, and for a key that
+        is closed, free or of another port; RuntimeError for an operation that is
+        pending (or twice in the call), in another thread than the owner of a
+        thread-bound port, and in a forked child; `PortClosedError`; MemoryError.
+        """
+        if len(operations) != 1:
+            self._submit_many(operations, queued=queued)
+            return
+        operation = operations[0]
+        try:
+            kind, handle, flags, buffer, length, argument, key, pin, settle = operation._prepare(
+                self
+            )
+            if not kind:
+                self._submit_many(operations, queued=queued)
+                return
+            if not queued:
+                flags |= self._unqueued
+            try:
+                token = self._free.pop()
+            except IndexError:
+                token = self._grow()
+            entry: Entry = operation, key, settle, pin, token, self, queued
+            if _FREE_THREADED:
+                _claim(operation, entry)
+            elif operation._entry is None:
+                operation._entry = entry
+            else:
+                self._free.append(token)
+                raise _pending_already(operation)
+        except AttributeError as error:
+            raise _explained(operation, error) from None
+        # No call from the claim to the engine's: both happen, or none.
+        self._pending[token] = entry
+        submit_one = self._c_submit_one
+        refused = submit_one(self._native, kind, flags, handle, token, buffer, length, argument)
+        if refused:
+            self._undo(entry)
+            raise self._refusal(refused)
+        if not queued:
+            self._announce()
+
+    def _submit_many(self, operations: tuple[Operation[Any], ...], *, queued: bool) -> None:
+        """`submit` of any number of operations of any kind, in one call of the engine."""
+        count = len(operations)
+        if not count:
+            return
+        entries: list[Entry] = []
+        requests = self._ffi.new("portio_request[]", count)
+        common = 0 if queued else self._unqueued
+        submit = self._lib.portio_submit
+        operation = operations[0]
+        started = False
+        try:
+            for at, operation in enumerate(operations):
+                request = operation._prepare(self)
+                rest: tuple[Any, ...] = ()
+                if not request[0]:
+                    request, rest = operation._prepare_extended(self)
+                kind, handle, flags, buffer, length, argument, key, pin, settle = request
+                if type(buffer) is bytes:  # the entry holds it; this is its address
+                    buffer = self._from_buffer(self._chars, buffer)
+                try:
+                    token = self._free.pop()
+                except IndexError:
+                    token = self._grow()
+                entry: Entry = operation, key, settle, pin, token, self, queued
+                entries.append(entry)
+                if _FREE_THREADED:
+                    _claim(operation, entry)
+                elif operation._entry is None:
+                    operation._entry = entry
+                else:
+                    raise _pending_already(operation)
+                fields = token, handle, kind, flags | common, buffer, length, argument, *rest
+                requests[at] = fields
+            for entry in entries:
+                self._pending[entry[4]] = entry
+            started = True
+            refused = submit(self._native, requests, count)
+        except BaseException as error:
+            if not started:
+                self._undo(*entries)
+            if isinstance(error, AttributeError):
+                raise _explained(operation, error) from None
+            raise
+        if refused:
+            self._undo(*entries)
+            raise self._refusal(refused)
+        if not queued:
+            self._announce()
+
+    def _undo(self, *entries: Entry) -> None:
+        """The operations were not started: they are idle again."""
+        for entry in entries:
+            operation, token = entry[0], entry[4]
+            if operation._entry is entry:
+                operation._entry = None
+            self._pending.pop(token, None)
+            self._free.append(token)
+
+    def flush(self) -> None:
+        """Starts what a ``lazy_submit`` port has not started yet; else does nothing.
+
+        Raises `PortClosedError`; RuntimeError in another thread than the owner of a
+        thread-bound port and in a forked child.
+        """
+        refused = self._lib.portio_flush(self._native)
+        if refused:
+            raise self._refusal(refused)
+
+
+def _claim(operation: Operation[Any], entry: Entry) -> None:
+    """Makes the operation this submission's; RuntimeError when it is another's."""
+    with _claims:
+        if operation._entry is not None:
+            raise _pending_already(operation)
+        operation._entry = entry
+
+
+def _pending_already(operation: Operation[Any]) -> RuntimeError:
+    return RuntimeError(f"{operation!r} is pending already")
+
+
+def _explained(operation: Any, error: AttributeError) -> Exception:
+    """What the AttributeError of a submission really means."""
+    kind = type(operation).__name__
+    if not isinstance(operation, Operation):
+        return TypeError(f"an operation is required, not {kind!r}")
+    if not hasattr(operation, "_entry"):
+        return TypeError(f"{kind}.__init__ did not call super().__init__")
+    key: object = operation.key
+    if not isinstance(key, CompletionKey):
+        return TypeError(f"{operation.label} needs a CompletionKey, not {type(key).__name__!r}")
+    return error

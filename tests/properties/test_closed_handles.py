@@ -1,0 +1,120 @@
+"""A handle that the program closes itself, without a word to its port."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+import portio
+from support.watch import LIMIT
+
+pytestmark = pytest.mark.usefixtures("no_leak")
+
+
+@pytest.fixture
+def port(backend: str, *, thread_bound: bool) -> Iterator[portio.Port]:
+    """A port of each kind."""
+    with portio.Port(backend=backend, thread_bound=thread_bound) as port:
+        yield port
+
+
+def test_submit(port: portio.Port) -> None:
+    """Nothing starts on a closed handle, whoever owns its number now."""
+    ours, peer = socket.socketpair()
+    key = port.associate(ours)
+    number = ours.fileno()
+    ours.close()
+    other, other_peer = socket.socketpair()  # takes the lowest number, which is ours
+    with peer, other, other_peer:
+        assert number in (other.fileno(), other_peer.fileno())
+        other.send(b"not for you")
+        other_peer.send(b"not for you")
+        for operation in (portio.Recv(key, bytearray(64)), portio.Send(key, b"from the dead")):
+            with pytest.raises(ValueError, match="closed"):
+                port.submit(operation)
+            assert not operation.pending
+        assert port.get(0) is None
+        assert other.recv(64) == b"not for you"
+        assert other_peer.recv(64) == b"not for you"
+
+
+def test_pending(port: portio.Port) -> None:
+    """What was pending can be cancelled, and completes once."""
+    ours, peer = socket.socketpair()
+    with peer:
+        key = port.associate(ours)
+        receive = portio.Recv(key, bytearray(64))
+        port.submit(receive)
+        ours.close()
+        receive.cancel()
+        completion = port.get(LIMIT)
+        assert completion is not None
+        assert completion.operation is receive
+        assert isinstance(completion.error, portio.OperationCancelledError)
+        key.close()
+        assert port.get(0) is None
+
+
+def test_unfinished_send(port: portio.Port) -> None:
+    """The rest of a send does not go to the next owner of the number."""
+    ours, peer = socket.socketpair()
+    key = port.associate(ours)
+    send = portio.Send(key, b"x" * (8 << 20))
+    port.submit(send)
+    number = ours.fileno()
+    ours.close()
+    other, other_peer = socket.socketpair()
+    with peer, other, other_peer:
+        assert number in (other.fileno(), other_peer.fileno())
+        peer.settimeout(0.2)  # some of it comes, or even all, or an end
+        with contextlib.suppress(TimeoutError):
+            while peer.recv(1 << 20):
+                port.get(0)
+        send.cancel()
+        key.close()
+        completion = port.get(LIMIT)
+        assert completion is not None
+        assert completion.operation is send
+        for end in (other, other_peer):
+            end.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                end.recv(64)
+
+
+def test_number_used_again(port: portio.Port) -> None:
+    """The new owner can be associated; each gets what is its own (K6)."""
+    keys, peers = [], []
+    for turn in range(20):
+        ours, peer = socket.socketpair()
+        keys.append(port.associate(ours, turn))
+        peers.append(peer)
+        port.submit(portio.Recv(keys[-1], bytearray(8)))
+        if turn % 2:
+            ours.close()  # its number is taken by an end of the next pair
+        else:
+            peer.send(b"%d" % turn)
+    for key in keys[1::2]:
+        key.close()
+    seen: set[int] = set()
+    while len(seen) < len(keys):
+        completion = port.get(LIMIT)
+        assert completion is not None, "a lost completion"
+        assert completion.key is not None
+        data = completion.key.data
+        assert isinstance(data, int)
+        turn = data
+        assert turn not in seen
+        seen.add(turn)
+        if turn % 2:
+            assert isinstance(completion.error, portio.OperationCancelledError)
+        else:
+            assert isinstance(completion.operation, portio.Recv)
+            assert isinstance(completion.operation.buffer, bytearray)
+            assert int(completion.operation.buffer[: completion.result()]) == turn
+    for key in keys:
+        key.close()
+    for peer in peers:
+        peer.close()
