@@ -445,8 +445,10 @@ int engine_handle_open(portio_port *port, struct handle *handle)
     return error;
 }
 
-/* The handle's lock is held: no event, no timer and no list leads here now. */
-static void handle_detach(portio_port *port, struct handle *handle, bool descriptor_is_ours)
+/* The handle's lock is held: no event, no timer and no list leads here now.
+   False: the descriptor is not what it was, because the program has closed it
+   behind our back, and its number may be another's by now. */
+static bool handle_detach(portio_port *port, struct handle *handle, bool descriptor_is_ours)
 {
     struct engine *engine = port->engine;
     handle->event_id = 0;
@@ -457,15 +459,16 @@ static void handle_detach(portio_port *port, struct handle *handle, bool descrip
     /* Closing would not do: a duplicate, in a child process perhaps, keeps the
        open file in the set, and its events coming. */
     if (descriptor_is_ours && handle->events != 0)
-        epoll_ctl(engine->set, EPOLL_CTL_DEL, handle->fd, NULL);
+        descriptor_is_ours = epoll_ctl(engine->set, EPOLL_CTL_DEL, handle->fd, NULL) == 0;
     handle->events = 0;
+    return descriptor_is_ours;
 }
 
 void engine_handle_release(portio_port *port, struct handle *handle)
 {
     epoll_lock(port, &handle->lock);
-    handle_detach(port, handle, true);
-    handle_restore_flags(handle);
+    if (handle_detach(port, handle, true))
+        handle_restore_flags(handle);
     epoll_unlock(port, &handle->lock);
 }
 
@@ -488,7 +491,7 @@ void engine_handle_close(portio_port *port, struct handle *handle, bool close_it
 {
     struct helpers *helpers = &port->engine->helpers;
     epoll_lock(port, &handle->lock);
-    handle_detach(port, handle, close_it);
+    close_it = handle_detach(port, handle, close_it);
     /* Before looking among the helpers: an operation that is not there yet will
        find the mark (helpers_give). */
     atomic_fetch_or(&handle->uses, USES_ENDED);

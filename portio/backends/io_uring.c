@@ -86,7 +86,7 @@ static int engine_open_system(portio_port *port, struct engine *engine,
 static void engine_free(struct engine *engine)
 {
     ring_close(&engine->ring);
-    int descriptors[] = {engine->wake_fd, engine->notify_fd, engine->sentinel};
+    int descriptors[] = {engine->wake_fd, atomic_load(&engine->notify_fd), engine->sentinel};
     for (size_t at = 0; at < sizeof descriptors / sizeof *descriptors; at++)
         if (descriptors[at] >= 0)
             close(descriptors[at]);
@@ -98,7 +98,8 @@ int engine_open(portio_port *port, const portio_options *options)
     struct engine *engine = calloc(1, sizeof *engine);
     if (engine == NULL)
         return PORTIO_NO_MEMORY;
-    engine->ring.fd = engine->wake_fd = engine->notify_fd = engine->sentinel = -1;
+    engine->ring.fd = engine->wake_fd = engine->sentinel = -1;
+    atomic_store(&engine->notify_fd, -1);
     int error = engine_open_system(port, engine, options);
     if (error != 0) {
         engine_free(engine);
@@ -326,8 +327,7 @@ static bool engine_poll(struct engine *engine)
     return true;
 }
 
-/* Mail for the owner must end its sleep: in engine_wait, or in a loop of its own
-   on the descriptor of portio_fileno. */
+/* Mail for the owner must end its sleep in engine_wait. */
 static void wake_arm(portio_port *port)
 {
     struct engine *engine = port->engine;
@@ -377,6 +377,12 @@ void engine_wake(portio_port *port)
     if (port->thread_bound) {
         uint64_t one = 1;
         (void)!write(engine->wake_fd, &one, sizeof one); /* EAGAIN: it is full, so awake */
+        /* An owner that sleeps in an event loop is woken directly: Linux 6.18 loses
+           the signal of a ring's registered eventfd when the event behind it is a
+           write to an eventfd (nested signals are put off, and once only). */
+        int notify_fd = atomic_load(&engine->notify_fd);
+        if (notify_fd >= 0)
+            (void)!write(notify_fd, &one, sizeof one);
         return;
     }
     /* A NOP, whose completion ends the wait.  When the ring is full, what is in
@@ -407,11 +413,7 @@ int engine_fileno(portio_port *port)
         close(descriptor);
         return PORTIO_SYSTEM + error;
     }
-    engine->notify_fd = descriptor;
-    if (port->thread_bound) {
-        wake_arm(port);
-        engine_flush(port);
-    }
+    atomic_store(&engine->notify_fd, descriptor);
     return descriptor;
 }
 
@@ -427,10 +429,6 @@ void engine_unnotify(portio_port *port)
     uint64_t count;
     struct engine *engine = port->engine;
     (void)!read(engine->notify_fd, &count, sizeof count);
-    if (port->thread_bound && !engine->wake_armed) {
-        wake_arm(port); /* the poll had ended; mail that came meanwhile ends the new one */
-        engine_flush(port);
-    }
     /* What arrived before the read has lost its signal; the caller looks into
        the ring, but deferred work shows only here. */
     if (ring_wants_enter(&engine->ring))

@@ -52,7 +52,7 @@ struct engine {
     bool defers;              /* DEFER_TASKRUN: only the owner's enter completes */
     int wake_fd;              /* thread-bound: eventfd for other threads, else -1 */
     bool wake_armed;
-    int notify_fd;            /* eventfd of portio_fileno, -1 before */
+    _Atomic int notify_fd;    /* eventfd of portio_fileno, -1 before */
     int sentinel;             /* reads end of file when the kernel freed the ring; -1: none */
     struct op *_Atomic waiting; /* operations that found the submission ring full;
                                    without the lock only a hint */

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -54,14 +54,16 @@ if os.environ.get("PORTIO_TEST_SHRINK"):
 
 def walk(machine: Callable[[], RuleBasedStateMachine], *, examples: int, steps: int) -> None:
     """Run a machine along random paths; the same paths each time on CI."""
+    default = settings.default
+    assert default
     run_state_machine_as_test(
-        machine,
+        cast("type[RuleBasedStateMachine]", machine),
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
             deadline=None,
             derandomize=ON_CI,
-            database=None if ON_CI else settings.default.database,
+            database=None if ON_CI else default.database,
             print_blob=True,
             phases=PHASES,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

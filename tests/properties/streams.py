@@ -133,13 +133,12 @@ class End:
     receiving: Callable[..., portio.Operation[Any]]
     sending: Callable[..., portio.Operation[Any]]
     closed: bool = False
+    submissions: list[Submission] = field(default_factory=list)
 
     @property
     def waiting(self) -> list[Submission]:
         """The submissions of this end whose completions have not been taken."""
-        mine = list(self.inbound.receives) if self.inbound else []
-        mine += self.outbound.sends if self.outbound else []
-        return [submission for submission in mine if not submission.done]
+        return [submission for submission in self.submissions if not submission.done]
 
     def close(self) -> None:
         """Close the key, and tell the model."""

@@ -118,6 +118,7 @@ class StreamMachine(PortMachine):
             assert not any(submission.operation.pending for submission in submissions)
             return multiple()
         self.submit(end.port, *submissions)
+        end.submissions += submissions
         for submission in submissions:
             if submission.order is not None:
                 submission.order.append(submission)
@@ -291,6 +292,7 @@ class StreamMachine(PortMachine):
             if not end.closed:
                 assert is_open(end.handle)
             end.handle.close()
+            end.submissions.clear()
             del end.key
 
 
