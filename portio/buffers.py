@@ -65,7 +65,12 @@ class Vectors:
         self, ffi: ForeignInterface, chars: CData, buffers: Iterable[Buffer], *, writable: bool
     ) -> None:
         """Pins every buffer; raises what the first bad one deserves, and pins none."""
-        pins = [ffi.from_buffer(chars, buffer, writable) for buffer in buffers]
+        pins = []
+        for at, buffer in enumerate(buffers):
+            try:
+                pins.append(ffi.from_buffer(chars, buffer, writable))
+            except (BufferError, TypeError) as error:
+                raise type(error)(f"buffer {at} of the sequence: {error}") from None
         self._pins = pins
         #: A portio_vector array, or NULL when there are no buffers.  The engine
         #: may change it as it works, so it serves for one submission.

@@ -155,6 +155,8 @@ def open(  # noqa: A001 (portio.open)
     Raises ValueError for another mode, and the OSError that the system gives
     (FileNotFoundError, IsADirectoryError, …).
     """
+    if not isinstance(mode, str):
+        raise TypeError(f"mode must be a str, not {type(mode).__name__!r}")
     short = mode.replace("b", "", 1)
     if short not in _MODES:
         hint = "; operations name their offset, so there is no append" if "a" in mode else ""

@@ -33,6 +33,9 @@ __all__ = ["Submission"]
 _FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 _claims = threading.Lock()
 
+# What the checks of an operation raise; an AttributeError when it is none, or has no key.
+_MISUSE = (AttributeError, BufferError, TypeError, ValueError)
+
 
 class Submission(UnqueuedOperations):
     """A port as far as operations are started and cancelled."""
@@ -61,31 +64,30 @@ class Submission(UnqueuedOperations):
             return
         operation = operations[0]
         try:
-            kind, handle, flags, buffer, length, argument, key, pin, settle = operation._prepare(
-                self
-            )
-            if not kind:
-                self._submit_many(operations, queued=queued)
-                return
-            if not queued:
-                flags |= self._unqueued
-            try:
-                token = self._free.pop()
-            except IndexError:
-                token = self._grow()
-            entry: Entry = operation, key, settle, pin, token, self, queued
-            if _FREE_THREADED:
-                _claim(operation, entry)
-            elif operation._entry is None:
-                operation._entry = entry
-            else:
-                self._free.append(token)
-                raise _pending_already(operation)
-        except AttributeError as error:
+            request = operation._prepare(self)
+        except _MISUSE as error:
             raise _explained(operation, error) from None
-        # No call from the claim to the engine's: both happen, or none.
-        self._pending[token] = entry
+        kind, handle, flags, buffer, length, argument, key, pin, settle = request
+        if not kind:
+            self._submit_many(operations, queued=queued)
+            return
+        if not queued:
+            flags |= self._unqueued
+        try:
+            token = self._free.pop()
+        except IndexError:
+            token = self._grow()
+        entry: Entry = operation, key, settle, pin, token, self, queued
         submit_one = self._c_submit_one
+        self._pending[token] = entry
+        # No call from the claim to the engine's: both happen, or none.
+        if _FREE_THREADED:
+            self._claim(entry)
+        elif operation._entry is None:
+            operation._entry = entry
+        else:
+            self._undo(entry)
+            raise _pending_already(operation)
         refused = submit_one(self._native, kind, flags, handle, token, buffer, length, argument)
         if refused:
             self._undo(entry)
@@ -119,22 +121,21 @@ class Submission(UnqueuedOperations):
                     token = self._grow()
                 entry: Entry = operation, key, settle, pin, token, self, queued
                 entries.append(entry)
+                self._pending[token] = entry
                 if _FREE_THREADED:
-                    _claim(operation, entry)
+                    self._claim(entry)
                 elif operation._entry is None:
                     operation._entry = entry
                 else:
                     raise _pending_already(operation)
                 fields = token, handle, kind, flags | common, buffer, length, argument, *rest
                 requests[at] = fields
-            for entry in entries:
-                self._pending[entry[4]] = entry
             started = True
             refused = submit(self._native, requests, count)
         except BaseException as error:
             if not started:
                 self._undo(*entries)
-            if isinstance(error, AttributeError):
+            if isinstance(error, _MISUSE):
                 raise _explained(operation, error) from None
             raise
         if refused:
@@ -143,14 +144,26 @@ class Submission(UnqueuedOperations):
         if not queued:
             self._announce()
 
+    def _claim(self, entry: Entry) -> None:
+        """Claims the operation of an entry, without the help of the GIL."""
+        operation = entry[0]
+        try:
+            with _claims:
+                if operation._entry is not None:
+                    raise _pending_already(operation)
+                operation._entry = entry
+        except BaseException:
+            self._undo(entry)
+            raise
+
     def _undo(self, *entries: Entry) -> None:
         """The operations were not started: they are idle again."""
         for entry in entries:
             operation, token = entry[0], entry[4]
             if operation._entry is entry:
                 operation._entry = None
-            self._pending.pop(token, None)
-            self._free.append(token)
+            if self._pending.pop(token, None) is entry:  # else it was undone before
+                self._free.append(token)
 
     def flush(self) -> None:
         """Starts what a ``lazy_submit`` port has not started yet; else does nothing.
@@ -163,26 +176,20 @@ class Submission(UnqueuedOperations):
             raise self._refusal(refused)
 
 
-def _claim(operation: Operation[Any], entry: Entry) -> None:
-    """Makes the operation this submission's; RuntimeError when it is another's."""
-    with _claims:
-        if operation._entry is not None:
-            raise _pending_already(operation)
-        operation._entry = entry
-
-
 def _pending_already(operation: Operation[Any]) -> RuntimeError:
     return RuntimeError(f"{operation!r} is pending already")
 
 
-def _explained(operation: Any, error: AttributeError) -> Exception:
-    """What the AttributeError of a submission really means."""
+def _explained(operation: Any, error: Exception) -> Exception:
+    """The error of a check, in words that name the operation."""
     kind = type(operation).__name__
     if not isinstance(operation, Operation):
         return TypeError(f"an operation is required, not {kind!r}")
     if not hasattr(operation, "_entry"):
         return TypeError(f"{kind}.__init__ did not call super().__init__")
-    key: object = operation.key
-    if not isinstance(key, CompletionKey):
+    key: object = getattr(operation, "key", None)
+    if isinstance(error, AttributeError) and not isinstance(key, CompletionKey):
         return TypeError(f"{operation.label} needs a CompletionKey, not {type(key).__name__!r}")
+    if type(error) in (BufferError, TypeError, ValueError) and operation.label not in str(error):
+        return type(error)(f"{operation.label}: {error}")
     return error

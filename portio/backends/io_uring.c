@@ -213,9 +213,7 @@ void engine_handle_close(portio_port *port, struct handle *handle, bool close_it
 static void timer_begin(struct op *op)
 {
     int64_t now = monotonic_now();
-    int64_t due = op->argument < INT64_MAX - now ? now + op->argument : INT64_MAX;
-    op->u.time.seconds = due / 1000000000;
-    op->u.time.nanoseconds = due % 1000000000;
+    uring_time_set(op, op->argument < INT64_MAX - now ? now + op->argument : INT64_MAX);
 }
 
 static int operation_prepare(struct op *op)
@@ -226,6 +224,8 @@ static int operation_prepare(struct op *op)
         break;
     case PORTIO_SENDFILE:
         op->phase = PHASE_FILL;
+        if (lseek((int)op->file, 0, SEEK_CUR) < 0)
+            return errno; /* ESPIPE: no file; the kernel would ignore the offset */
         op->u.sendfile.block = malloc(SENDFILE_BLOCK);
         if (op->u.sendfile.block == NULL)
             return ENOMEM;
@@ -307,8 +307,12 @@ void engine_flush(portio_port *port)
            completions that found no place; EAGAIN, ENOMEM: no memory now. */
         if (result == 0 && ring_unsubmitted(&engine->ring) == 0)
             continue;
-        if (++refusals > 4)
+        if (++refusals > 4) {
+            port_lock(port);
+            port_wake_reaper(port);
+            port_unlock(port);
             return;
+        }
         port_lock(port);
         engine_harvest(port);
         port_balance(port);

@@ -36,6 +36,7 @@ uint64_t uring_features(const portio_options *options);
 enum uring_phase {
     PHASE_DIRECT,     /* the operation itself is with the kernel */
     PHASE_POLL,       /* a poll stands for it: it was not ready, or only asks */
+    PHASE_PAUSE,      /* a timer stands for it: nothing tells when it is ready */
     PHASE_ASYNC,      /* again, in a kernel thread: it would have blocked */
     PHASE_FILL,       /* SendFile: reading from the file */
     PHASE_DRAIN       /* SendFile: sending the block */
@@ -62,6 +63,7 @@ struct engine {
 /* io_uring_issue.c */
 void uring_issue(portio_port *port, struct op *op);
 void uring_issue_waiting(portio_port *port);
+void uring_time_set(struct op *op, int64_t deadline);
 bool uring_prepare_cancel(portio_port *port, struct op *op);
 bool uring_prepare_wake(portio_port *port);
 bool uring_prepare_wake_poll(portio_port *port);

@@ -19,10 +19,30 @@ static void prepare_poll(struct uring_sqe *sqe, const struct op *op)
 #endif
 }
 
+void uring_time_set(struct op *op, int64_t deadline)
+{
+    op->u.time.seconds = deadline / 1000000000;
+    op->u.time.nanoseconds = deadline % 1000000000;
+}
+
+static void prepare_timeout(struct uring_sqe *sqe, const struct op *op)
+{
+    sqe->opcode = URING_TIMEOUT;
+    sqe->fd = -1;
+    sqe->address = address_of(&op->u.time); /* CLOCK_MONOTONIC, absolute */
+    sqe->length = 1;
+    sqe->op_flags = URING_TIMEOUT_ABS;
+}
+
 static void prepare_message(struct uring_sqe *sqe, struct op *op, bool sends)
 {
     bool plain = !(op->flags & PORTIO_VECTORED) && op->address == NULL;
     sqe->op_flags = (uint32_t)transfer_message_flags(op);
+    /* A datagram that has to wait is made anew: when the kernel tries again by
+       itself, the first attempt has used up the buffers, and an empty datagram
+       goes out (seen with Unix sockets on 6.18). */
+    if (sends && op->handle->type == PORTIO_DATAGRAM_SOCKET)
+        sqe->op_flags |= MSG_DONTWAIT;
     if (plain) {
         sqe->opcode = sends ? URING_SEND : URING_RECV;
         sqe->address = address_of(op->buffer);
@@ -74,6 +94,10 @@ static void prepare(struct uring_sqe *sqe, struct op *op)
         prepare_poll(sqe, op);
         return;
     }
+    if (op->phase == PHASE_PAUSE) {
+        prepare_timeout(sqe, op);
+        return;
+    }
     if (op->phase == PHASE_ASYNC)
         sqe->flags |= URING_SQE_ASYNC;
     switch ((enum portio_kind)op->kind) {
@@ -112,10 +136,7 @@ static void prepare(struct uring_sqe *sqe, struct op *op)
         sqe->op_flags = op->flags & PORTIO_DATA_ONLY ? URING_FSYNC_DATASYNC : 0;
         break;
     case PORTIO_TIMER:
-        sqe->opcode = URING_TIMEOUT;
-        sqe->address = address_of(&op->u.time); /* CLOCK_MONOTONIC, absolute */
-        sqe->length = 1;
-        sqe->op_flags = URING_TIMEOUT_ABS;
+        prepare_timeout(sqe, op);
         break;
     }
 }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 /* Linux-internal, but seen by some completions of interrupted kernel threads. */
@@ -107,12 +108,12 @@ static void again_when_ready(portio_port *port, struct op *op)
         }
     } else if (op->handle->type == PORTIO_FILE) {
         op->phase = PHASE_ASYNC;
-    } else if (op->handle->type == PORTIO_DATAGRAM_SOCKET &&
-               op_direction(op) == DIRECTION_WRITE && op->phase == PHASE_DIRECT) {
-        /* The receiver of a Unix datagram is full, which a poll of the sender
-           does not show (unix_dgram_poll looks at a connected peer only): a
-           kernel thread blocks for it. */
-        op->phase = PHASE_ASYNC;
+    } else if (op->handle->family == AF_UNIX && op->address != NULL) {
+        /* The receiver's queue is full, and no poll tells when it has room:
+           unix_dgram_poll looks at a connected peer only. */
+        int64_t pause = INT64_C(1000000) << (op->retries < 5 ? op->retries++ : 5);
+        uring_time_set(op, monotonic_now() + pause);
+        op->phase = PHASE_PAUSE;
     } else {
         /* The program made the descriptor non-blocking: pipes, listeners. */
         op->phase = PHASE_POLL;
@@ -135,6 +136,14 @@ static void operation_advance(portio_port *port, struct op *op, int32_t result)
                 op->retries++;
             uring_issue(port, op);
         }
+        return;
+    }
+    if (op->phase == PHASE_PAUSE) {
+        op->phase = PHASE_DIRECT;
+        if (cancelled)
+            finish_with(port, op, ECANCELED);
+        else
+            uring_issue(port, op);
         return;
     }
     if (op->phase == PHASE_POLL) {
@@ -235,6 +244,13 @@ void engine_harvest(portio_port *port)
             break; /* nothing moves; the next wait asks again */
         any = true;
     }
-    if (any)
-        uring_issue_waiting(port);
+    if (!any)
+        return;
+    uring_issue_waiting(port);
+    /* The next steps of what has completed must not wait until this thread comes
+       back: the reaper may be asleep in the kernel already.  Only lazy_submit says
+       that they may. */
+    uint32_t count = port->lazy_submit ? 0 : ring_unsubmitted(ring);
+    if (count > 0 && ring_enter(ring, count, 0, 0, -1) < 0)
+        port_wake_reaper(port); /* refused for now; its next wait submits them */
 }

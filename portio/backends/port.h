@@ -113,6 +113,7 @@ void port_members_drop(portio_port *port);        /* the port closes */
 void port_queue_packet(portio_port *port, struct op *op);
 void port_balance(portio_port *port);
 void port_wake_waiter(portio_port *port, struct waiter *waiter);
+void port_wake_reaper(portio_port *port);
 
 /* port_handles.c: keeps a handle's record in place while an engine works on it.
    NULL when the id is not (or no longer) the port's.  They take the lock. */

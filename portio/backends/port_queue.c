@@ -47,6 +47,12 @@ void port_wake_waiter(portio_port *port, struct waiter *waiter)
         futex_wake(&waiter->word);
 }
 
+void port_wake_reaper(portio_port *port)
+{
+    if (port->reaper != NULL)
+        port_wake_waiter(port, port->reaper);
+}
+
 void port_queue_packet(portio_port *port, struct op *op)
 {
     op_list_append(&port->packets, op);

@@ -266,6 +266,18 @@ def test_p7_close_while_others_submit_and_post(make_port: MakePort, net: Net) ->
             peer.close()
 
 
+def test_p7_close_as_waiters_arrive(make_port: MakePort) -> None:
+    """Between a waiter's last look and its sleep, the wake-up must not get lost."""
+    for number in range(60):
+        port = make_port(4)
+        waiters = [Background(list, port) for _ in range(3)]
+        if number % 2:
+            port.post()
+        port.close()
+        for waiter in waiters:
+            waiter.result()
+
+
 def test_p7_concurrent_closes_all_return(make_port: MakePort, net: Net) -> None:
     port = make_port()
     ours, _ = net.pair()

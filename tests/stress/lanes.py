@@ -13,6 +13,7 @@ import os
 import random
 import socket
 import struct
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -63,6 +64,18 @@ class Lane:
         """Give everything back."""
 
 
+def stream_pair(chance: random.Random) -> tuple[socket.socket, socket.socket]:
+    """Two connected stream sockets of either family."""
+    if chance.random() < 0.5:
+        return socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        left = socket.create_connection(server.getsockname())
+        right, _ = server.accept()
+    for sock in (left, right):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return left, right
+
+
 def words(data: bytes | bytearray) -> list[int]:
     """The words in a piece of stream, which must not be torn."""
     return [word for (word,) in WORD.iter_unpack(data)]
@@ -73,7 +86,7 @@ class ReceiveLane(Lane):
 
     def __init__(self, port: portio.Port, rng: random.Random) -> None:
         super().__init__(port, rng)
-        self.sock, self.peer = socket.socketpair()
+        self.sock, self.peer = stream_pair(self.rng)
         self.peer.setblocking(False)
         self.key = port.associate(self.sock)
         self.said = 0
@@ -188,7 +201,7 @@ class SendLane(Lane):
 
     def __init__(self, port: portio.Port, rng: random.Random) -> None:
         super().__init__(port, rng)
-        self.sock, self.peer = socket.socketpair()
+        self.sock, self.peer = stream_pair(self.rng)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         self.peer.setblocking(False)
         self.key = port.associate(self.sock)
@@ -232,6 +245,28 @@ class SendLane(Lane):
         self.peer.close()
 
 
+class SendFileLane(SendLane):
+    """Parts of a file, and between them ordinary sends."""
+
+    def __init__(self, port: portio.Port, rng: random.Random) -> None:
+        super().__init__(port, rng)
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self.file.write(pattern(1 << 20))
+        self.file.flush()
+
+    def make(self) -> portio.Operation[Any]:
+        if self.rng.random() < 0.3:
+            return super().make()
+        size = self.rng.choice([1, 5000, 70_000])
+        offset = self.rng.randrange((1 << 20) - size)
+        self.offered.append(pattern(size, offset))
+        return portio.SendFile(self.key, self.file, offset, size)
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+
 class PipeWriteLane(SendLane):
     """Writes that fill a pipe."""
 
@@ -267,8 +302,20 @@ class TimerLane(Lane):
 
     feeds = False
 
+    def __init__(self, port: portio.Port, rng: random.Random) -> None:
+        super().__init__(port, rng)
+        self.due: dict[portio.Operation[Any], float] = {}
+
     def make(self) -> portio.Operation[Any]:
-        return portio.Timer(self.rng.choice([0.0, 0.0005, 0.002, 0.005]))
+        seconds = self.rng.choice([0.0, 0.0005, 0.002, 0.005])
+        timer = portio.Timer(seconds)
+        self.due[timer] = time.monotonic() + seconds
+        return timer
+
+    def enter(self, outcome: Outcome, completion: portio.Completion[Any]) -> None:
+        assert completion.operation is not None
+        due = self.due.pop(completion.operation)
+        assert completion.error or time.monotonic() >= due, "a timer came early"
 
 
 class AcceptLane(Lane):

@@ -28,6 +28,7 @@ from .lanes import (
     PipeReadLane,
     PipeWriteLane,
     ReceiveLane,
+    SendFileLane,
     SendLane,
     TimerLane,
 )
@@ -42,6 +43,7 @@ KINDS: dict[str, tuple[type[Lane], int, int]] = {
     "pipe-read": (PipeReadLane, 10_000, 8),
     "datagram": (DatagramLane, 10_000, 8),
     "send": (SendLane, 8000, 8),
+    "send-file": (SendFileLane, 4000, 4),
     "pipe-write": (PipeWriteLane, 6000, 8),
     "timer": (TimerLane, 8000, 2),
     "accept": (AcceptLane, 2000, 2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import socket
 import threading
@@ -127,6 +128,41 @@ def test_association_race(backend: str, rng: random.Random) -> None:
             peer.settimeout(LIMIT)
             assert recv_exactly(peer, 1) == b""
             peer.close()
+
+
+@pytest.mark.usefixtures("no_leak")
+@pytest.mark.parametrize("thread_bound", [False, True], ids=["shared", "thread_bound"])
+def test_dropped_keys(backend: str, *, thread_bound: bool) -> None:
+    """A key that is dropped gives its handle back, whichever thread the collector runs in."""
+    over = threading.Event()
+
+    def collect() -> None:
+        while not over.is_set():
+            gc.collect(0)
+
+    with portio.Port(backend=backend, thread_bound=thread_bound) as port, Background(collect):
+        for turn in range(1000):
+            ours, peer = socket.socketpair()
+            key = port.associate(ours, turn)
+            port.submit(portio.Recv(key, bytearray(8)))
+            peer.send(b"hello")
+            completion = port.get(LIMIT)
+            assert completion is not None
+            assert completion.key is key
+            if turn % 2:
+                key.data = [key, completion]  # only the collector can find it
+            del key, completion
+            if turn % 2 == 0:  # without the collector: at once
+                again = port.associate(ours, turn)
+                peer.send(b"again")
+                port.submit(portio.Recv(again, bytearray(8)))
+                completion = port.get(LIMIT)
+                assert completion is not None
+                assert completion.result() == 5
+                del completion, again
+            ours.close()
+            peer.close()
+        over.set()
 
 
 @pytest.mark.usefixtures("no_leak")
