@@ -106,8 +106,8 @@ def sanitizers(session: nox.Session) -> None:
         env={"CC": "gcc", "CFLAGS": "-O1"},
     )
     # A report of UBSan goes to standard error and ends the process.  One of ASan may
-    # be about a child that a test expects to fail, or come after the tests: there the
-    # files tell, not the exit status.
+    # be about a child that a test expects to fail: there the files tell, not the exit
+    # status.
     reports = Path(session.create_tmp()) / "reports"
     shutil.rmtree(reports, ignore_errors=True)
     reports.mkdir()
@@ -115,28 +115,31 @@ def sanitizers(session: nox.Session) -> None:
         PYTHONSAFEPATH="1",
         PYTHONMALLOC="malloc",  # CPython's own pools would hide an overrun
         LD_PRELOAD=sanitizer_runtime(session),
-        ASAN_OPTIONS=f"log_path={reports}/asan:detect_leaks=1:exitcode=0",
+        # Leaks are left out.  The ports' tables of records are mappings, which
+        # LeakSanitizer does not look into, and a forked child leaves its parent's
+        # ports alone.  The suite itself looks for descriptors that are left.
+        ASAN_OPTIONS=f"log_path={reports}/asan:detect_leaks=0",
         UBSAN_OPTIONS="print_stacktrace=1",
     )
     try:
-        session.run("pytest", "-n", "auto", *session.posargs)
+        session.run("pytest", "-n", "auto", *NO_ADDRESS_SPACE, *session.posargs)
     finally:
-        found = [text for report in sorted(reports.iterdir()) if (text := own_report(report))]
-        print("\n".join(found))
+        found = sorted(reports.iterdir())
+        for report in found:
+            print(report.read_text(errors="replace"))
     if found:
-        session.error(f"{len(found)} sanitizer reports")
+        session.error(f"{len(found)} reports of AddressSanitizer")
+
+
+# These tests limit the address space, of which ASan itself takes terabytes.
+NO_ADDRESS_SPACE = [
+    "--deselect=tests/cli/test_copy.py::test_not_enough_memory",
+    "--deselect=tests/cli/test_echo.py::test_more_workers_than_the_system_has_room_for",
+    "--deselect=tests/conformance/test_pressure.py::test_o14_p6_exhausted_memory_raises_and_loses_nothing",
+]
 
 
 def sanitizer_runtime(session: nox.Session) -> str:
     """Give the runtime that has to be loaded before the engines are."""
     answer = session.run("gcc", "-print-file-name=libasan.so", external=True, silent=True)
     return str(answer).strip()
-
-
-def own_report(path: Path) -> str:
-    """Give a sanitizer's report, without the leaks of CPython and of cffi."""
-    text = path.read_text(errors="replace")
-    if "LeakSanitizer" not in text:
-        return text
-    leaks = [block for block in text.split("\n\n") if "/portio/backends/" in block]
-    return "\n\n".join(leaks)

@@ -10,6 +10,7 @@ from benchmarks.runner import CaseResult, WorkResult
 from benchmarks.statistics import median, ratio, spread
 
 NOTHING = "-"
+DISTURBED = 0.1  # of the processors used by others: too much to trust a verdict
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
@@ -20,6 +21,7 @@ class Verdict:
     work: Work
     goal: Goal
     measured: float | None  # None: the subject or its reference was not measured
+    disturbance: float
 
     @property
     def reached(self) -> bool | None:
@@ -28,14 +30,17 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        """Give the verdict in a word."""
-        return {True: "pass", False: "short", None: "not measured"}[self.reached]
+        """Give the verdict, and whether others kept the machine too busy to trust it."""
+        if self.reached is None:
+            return "not measured"
+        word = "pass" if self.reached else "short"
+        return f"{word}, disturbed" if self.disturbance > DISTURBED else word
 
 
 def verdicts(results: Sequence[WorkResult]) -> list[Verdict]:
     """Hold what was measured against the goals of the cases that were run."""
     return [
-        Verdict(result.work, goal, _measured(case, goal, result.work.metrics[0]))
+        Verdict(result.work, goal, _measured(case, goal, result.work.metrics[0]), case.disturbance)
         for result in results
         for goal in result.work.goals
         if (case := result.case(goal.case)) is not None

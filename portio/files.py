@@ -74,9 +74,10 @@ class Handle:
         """Closes it; closing again does nothing.
 
         While it belongs to a port this closes its key: see `CompletionKey.close`.
+        In a forked child it closes the child's descriptor only.
         """
         key = self._key() if self._key is not None else None
-        if key is not None and key.handle is self:
+        if key is not None and key.handle is self and not key.inherited:
             key.close()
         elif self._descriptor >= 0:
             self.close_descriptor(self.surrender())

@@ -21,12 +21,13 @@ from __future__ import annotations
 
 import socket
 from operator import index
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from portio.files import Handle
 from portio.registry import Identity, identify, registry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["CompletionKey", "HandleLike", "HasFileno", "descriptor_of"]
 
 
-@runtime_checkable
 class HasFileno(Protocol):
     """Anything with a descriptor."""
 
@@ -57,8 +57,8 @@ def descriptor_of(handle: HandleLike) -> int:
     """
     if isinstance(handle, int):
         descriptor = handle
-    elif isinstance(handle, HasFileno):
-        descriptor = index(handle.fileno())
+    elif callable(fileno := getattr(handle, "fileno", None)):
+        descriptor = index(fileno())
     else:
         kind = type(handle).__name__
         raise TypeError(
@@ -86,6 +86,7 @@ class CompletionKey:
         "_id",
         "_identity",
         "_message_based",
+        "_number",
         "_port",
         "data",
         "handle",
@@ -101,6 +102,7 @@ class CompletionKey:
     _fits: int  # a bit for the type of handle; operations know what they fit
     _family: int  # of a socket
     _message_based: bool  # datagrams and the like
+    _number: Callable[[], int]  # what the handle says that its descriptor is
     _descriptor: int
     _identity: Identity | None
     _closed: bool
@@ -181,13 +183,18 @@ class CompletionKey:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        if not self.inherited:
+            self.close()
 
     def __del__(self) -> None:
-        # Takes no lock and runs no code of the program: it may run anywhere.
+        # It may run anywhere, so it takes no lock.
         port = getattr(self, "_port", None)
-        if port is not None:
+        if port is None or self.handle is None:
+            return
+        if _still_means(self.handle, self._descriptor, self._identity):
             port._forget(self._id)
+        else:
+            port._abandon(self._id)
 
     # ---- for the port and the registry ----
 
@@ -195,6 +202,11 @@ class CompletionKey:
     def attached(self) -> bool:
         """Whether the handle belongs to a port that is open."""
         return self._port is not None and not self._port.closed
+
+    @property
+    def inherited(self) -> bool:
+        """Whether its port is the parent's, and this a forked child."""
+        return self._port is not None and self._port._forked
 
     def serves(self, port: Engine) -> bool:
         """Whether it may come with a packet of `port`: its own key, or a free one."""
@@ -219,6 +231,7 @@ class CompletionKey:
         self._id = opened.id
         self._fits = 1 << opened.type
         self._family = opened.family
+        self._number = number_of(handle)
         self._message_based = opened.type == port._lib.PORTIO_DATAGRAM_SOCKET
         self._port = port
 
@@ -263,6 +276,13 @@ class CompletionKey:
         state = " closed" if self._closed else ""
         what = "free" if self._descriptor < 0 else f"descriptor={self._descriptor}"
         return f"<CompletionKey {what}{state} data={self.data!r}>"
+
+
+def number_of(handle: HandleLike) -> Callable[[], int]:
+    """A function that gives the descriptor of `handle` at any later time."""
+    if isinstance(handle, int):
+        return handle.__index__
+    return handle.fileno
 
 
 def _has_number(handle: HandleLike, descriptor: int) -> bool:

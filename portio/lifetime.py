@@ -6,13 +6,16 @@ in another thread, the port goes to the graveyard, alive with all its buffers,
 because the system may still write to them.  The next port that is created
 anywhere, and the exit, try again.
 
-Exit.  All open ports are closed before the interpreter takes its objects apart.
-What cannot be closed then, the port of a daemon thread that still runs, is made
-immortal: its buffers must outlive the interpreter.
+Exit.  All open ports are closed before the interpreter takes its objects apart,
+unless daemon threads still run: one of them may be waiting at a port, and Python
+does not wake such threads to end, it only never lets them run again.  Then the
+ports are made immortal instead, since their buffers must outlive the interpreter;
+the system ends the operations when the process ends.
 
 Fork.  A child has copies of the parent's objects, but the rings, the threads and
 the operations are the parent's.  Every port is disowned in the child: it raises
-on every use, frees nothing, and no destructor of it reaches C.
+on every use, frees nothing, and no destructor of it reaches C.  Only to leave a
+`with` block that the parent entered is no use; it does nothing.
 """
 
 from __future__ import annotations
@@ -61,9 +64,9 @@ def has_ended(thread: threading.Thread, native_id: int) -> bool:
 
 @atexit.register
 def _close_all() -> None:
-    close_graves()
+    alone = threading.active_count() == 1
     for port in [*_open, *_graveyard]:
-        if not port._close_if_allowed():
+        if not (alone and port._close_if_allowed()):
             _make_immortal(port)
 
 

@@ -155,10 +155,11 @@ class PacketQueue(Engine):
         deadline = Deadline(nanoseconds) if nanoseconds > 0 else None
         out: Completions = []
         c_get = self._c_get
-        while True:
-            taken: Records | None = NOTHING
-            count = most = 0
-            try:
+        taken: Records | None = NOTHING
+        most = 0
+        try:  # around the loop: a signal handler may also run where it jumps back
+            while True:
+                count = 0
                 if self._left or self._rescued:
                     self._take_leftover(out, limit)
                 most = min(limit - len(out), ARRAY)
@@ -177,18 +178,18 @@ class PacketQueue(Engine):
                             self._take(out, token, nbytes, status)
                     taken = NOTHING
                     self._arrays.append(pair)
-            except BaseException:
-                self._rescue(out, _salvaged(numbers, most) if taken is None else taken)
-                raise
-            if out:
-                if count < most or len(out) >= limit:
-                    return out  # and if the port was closed meanwhile, the next call says so
-            elif count == 0:
-                return out
-            else:
-                self._heed(count)
-                if deadline is not None:
-                    nanoseconds = deadline.left()
+                if out:
+                    if count < most or len(out) >= limit:
+                        return out  # and if the port was closed meanwhile, the next call says so
+                elif count == 0:
+                    return out
+                else:
+                    self._heed(count)
+                    if deadline is not None:
+                        nanoseconds = deadline.left()
+        except BaseException:
+            self._rescue(out, _salvaged(numbers, most) if taken is None else taken)
+            raise
 
     def __iter__(self) -> Iterator[Completion[Any]]:
         """Iterates over the packets, as `get` takes them, until the port is closed."""

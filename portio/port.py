@@ -95,21 +95,28 @@ class Port(Submission):
             raise ValueError(f"concurrency must be from 0 to 2**32 - 1, not {concurrency}")
         if lazy_submit and not thread_bound:
             raise ValueError("lazy_submit is for thread-bound ports only")
-        native = backends.choose(backend)
+        natives = backends.choose(backend)
         lifetime.close_graves()
-        numbers.read(native.lib)
-        self._backend = native.name
+        numbers.read(natives[0].lib)
         self._concurrency = concurrency or _usable_processors()
         self._closing = threading.RLock()
         self._owner_thread = threading.current_thread() if thread_bound else None
         self._owner_native_id = threading.get_native_id()
         #: What the owner has yet to do for keys that ended in other threads.
         self._orphans: deque[tuple[Callable[[CData, int], int], int]] = deque()
-        self._lib = native.lib  # for refusals
-        port = _create(self, native, thread_bound=thread_bound, lazy_submit=lazy_submit)
+        for native in natives:
+            self._lib = native.lib  # for refusals
+            try:
+                port = _create(self, native, thread_bound=thread_bound, lazy_submit=lazy_submit)
+            except OSError:  # too little memory may be locked, for example
+                if native is natives[-1]:
+                    raise
+            else:
+                break
+        self._backend = native.name
         self._open_engine(native, port, get_ident() if thread_bound else 0)
         self._open_queue()
-        self._open_waits()
+        self._open_unqueued()
         self._closed = False
         lifetime.enter(self)
 
@@ -259,9 +266,10 @@ class Port(Submission):
                 raise self._refusal(refused, "closing the port")
             self._closed = True
             self._drop_packets()
-            self._announce()
 
     def __enter__(self) -> Self:
+        if self._forked:
+            raise_forked()
         if self._closed:
             raise errors.port_closed()
         return self
@@ -272,7 +280,8 @@ class Port(Submission):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        if not self._forked:
+            self.close()
 
     def __del__(self) -> None:
         if getattr(self, "_closed", True) or self._forked:
@@ -304,7 +313,6 @@ class Port(Submission):
         """Leaves the port to the parent: the caller is a forked child."""
         self._disown_engine()
         self._open_queue()
-        self._open_waits()  # a thread that does not exist here may hold the old ones
 
     def _forget(self, handle: int) -> None:
         """A key was collected: its handle goes back to the program.  Raises nothing."""

@@ -92,8 +92,6 @@ class Submission(UnqueuedOperations):
         if refused:
             self._undo(entry)
             raise self._refusal(refused)
-        if not queued:
-            self._announce()
 
     def _submit_many(self, operations: tuple[Operation[Any], ...], *, queued: bool) -> None:
         """`submit` of any number of operations of any kind, in one call of the engine."""
@@ -141,8 +139,6 @@ class Submission(UnqueuedOperations):
         if refused:
             self._undo(*entries)
             raise self._refusal(refused)
-        if not queued:
-            self._announce()
 
     def _claim(self, entry: Entry) -> None:
         """Claims the operation of an entry, without the help of the GIL."""

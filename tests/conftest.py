@@ -137,9 +137,7 @@ def driver(make_driver: Callable[..., Driver]) -> Iterator[Driver]:
 
 
 @pytest.fixture
-def make_port(
-    backend: str, closing: contextlib.ExitStack
-) -> Iterator[Callable[..., portio.Port]]:
+def make_port(backend: str, closing: contextlib.ExitStack) -> Iterator[Callable[..., portio.Port]]:
     """Makes ports of the backend that is being tested, for tests that serve them themselves."""
     del closing  # it is closed after the ports
     with contextlib.ExitStack() as stack:

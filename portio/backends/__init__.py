@@ -11,7 +11,8 @@ iocp      Windows  the kernel's own completion port
 
 The choice: what ``Port(backend=…)`` says; else the environment variable
 PORTIO_BACKEND; else the first of the list above that works here.  An engine is
-loaded and its system probed once per process, when it is first asked about.
+loaded and its system probed when it is first asked about; what works is not
+probed again in this process.
 Where no engine exists portio imports all the same, and creating a port raises
 `portio.BackendUnavailableError` with the reasons.
 """
@@ -69,26 +70,26 @@ def default() -> str:
     Raises ValueError when PORTIO_BACKEND names none that exists, and
     `BackendUnavailableError` when the one it names, or every one, cannot be used.
     """
-    return choose(None).name
+    return choose(None)[0].name
 
 
-def choose(name: str | None) -> Native:
-    """The engine for a new port; `name` is what the program asked for, or None.
+def choose(name: str | None) -> list[Native]:
+    """The engines for a new port, the best first; it may be that the best refuses.
 
-    Raises TypeError, ValueError for a name that no backend has, and
-    `BackendUnavailableError`.
+    `name` is what the program asked for, or None.  There is only one when it, or
+    the environment, has made the choice.  Raises TypeError, ValueError for a name
+    that no backend has, and `BackendUnavailableError`.
     """
     if name is not None:
         if not isinstance(name, str):
             raise TypeError(f"backend must be a name or None, not {type(name).__name__}")
-        return _demand(name, f"backend={name!r}")
+        return [_demand(name, f"backend={name!r}")]
     wanted = os.environ.get(VARIABLE)
     if wanted:
-        return _demand(wanted, f"{VARIABLE}={wanted}")
-    for candidate in NAMES:
-        native = _examine(candidate)[1]
-        if native is not None:
-            return native
+        return [_demand(wanted, f"{VARIABLE}={wanted}")]
+    natives = [native for each in NAMES if (native := _examine(each)[1]) is not None]
+    if natives:
+        return natives
     told = "; ".join(f"{status.name}: {status.reason}" for status in available().values())
     raise BackendUnavailableError(errno.ENOTSUP, f"no backend can be used here ({told})")
 
@@ -114,9 +115,10 @@ def _demand(name: str, wish: str) -> Native:
 
 
 def _examine(name: str) -> tuple[BackendStatus, Native | None]:
-    if name not in _known:
-        _known[name] = _probe(name)  # two threads at once find the same
-    return _known[name]
+    found = _known.get(name) or _probe(name)
+    if found[0].available:  # what fails now, for want of descriptors say, may work later
+        _known[name] = found
+    return found
 
 
 def _probe(name: str) -> tuple[BackendStatus, Native | None]:

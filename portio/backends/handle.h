@@ -3,7 +3,8 @@
    A handle has two queues, one for each direction.  Every operation on the
    handle is on one of them from its start until it is complete.  On a stream
    (a stream socket or a pipe) only the head of a queue is issued, which gives
-   contract O9; elsewhere operations are issued at once.
+   contract O9; elsewhere operations are issued at once.  (In epoll.c those on a
+   regular file are on neither: they have no order, and no event moves them.)
 
    Who may touch what
    - id, pending, dead: under the port's lock.  An id is checked when an

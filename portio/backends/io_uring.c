@@ -69,7 +69,16 @@ static int engine_open_system(portio_port *port, struct engine *engine,
         completions = DEFAULT_COMPLETIONS;
     if (completions < submissions)
         completions = submissions; /* else EINVAL */
-    int error = ring_open(&engine->ring, submissions, completions, setup_flags(port, features));
+    uint32_t flags = setup_flags(port, features);
+    int error = ring_open(&engine->ring, submissions, completions, flags);
+    /* The rings count as locked memory, which users without privileges may have
+       little of (RLIMIT_MEMLOCK); a small ring works as well, only slower. */
+    while (error == -ENOMEM && options->submission_entries == 0 &&
+           options->completion_entries == 0 && submissions > 16) {
+        submissions /= 4;
+        completions /= 8;
+        error = ring_open(&engine->ring, submissions, completions, flags);
+    }
     if (error != 0)
         return error;
     engine->defers = (engine->ring.setup_flags & URING_SETUP_DEFER_TASKRUN) != 0;
@@ -106,11 +115,13 @@ int engine_open(portio_port *port, const portio_options *options)
         return PORTIO_SYSTEM + error;
     }
     port->engine = engine;
+    uring_enlist(engine);
     return 0;
 }
 
 void engine_close(portio_port *port)
 {
+    uring_delist(port->engine);
     engine_free(port->engine);
     port->engine = NULL;
 }
@@ -125,6 +136,7 @@ bool engine_adopt(portio_port *port)
        the ring cancels the rest. */
     engine_harvest(port);
     int sentinel = engine->sentinel;
+    uring_delist(engine);
     engine->sentinel = -1;
     engine_free(engine);
     port->engine = NULL;
@@ -171,6 +183,15 @@ static struct op *find_cancellable(const struct op_list *queue, enum op_state st
     return NULL;
 }
 
+/* A listener has no peer that waits for the end, and shutting it down would end
+   it for everybody who shares it, like the workers of a forking server. */
+static bool is_listener(int fd)
+{
+    int listens = 0;
+    socklen_t length = sizeof listens;
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &length) == 0 && listens != 0;
+}
+
 void engine_handle_close(portio_port *port, struct handle *handle, bool close_it)
 {
     bool in_kernel = false;
@@ -203,8 +224,14 @@ void engine_handle_close(portio_port *port, struct handle *handle, bool close_it
         ring_enter(&engine->ring, 0, 0, URING_ENTER_GETEVENTS, -1);
     /* A request that is still in the kernel keeps the socket open, so the peer
        would see no end (K5): say it explicitly.  Errors: it is not connected. */
-    if (in_kernel && handle->type == PORTIO_STREAM_SOCKET)
+    if (in_kernel && handle->type == PORTIO_STREAM_SOCKET && !is_listener(handle->fd))
         (void)shutdown(handle->fd, SHUT_RDWR);
+    /* The kernel may have refused the flush for want of memory: submissions that
+       name the number have to be consumed before it can be another file's. */
+    while (ring_unsubmitted(&engine->ring) > 0) {
+        ring_enter(&engine->ring, 0, 1, URING_ENTER_GETEVENTS, 1000000);
+        engine_flush(port);
+    }
     close(handle->fd);
 }
 
@@ -346,9 +373,13 @@ static void wake_arm(portio_port *port)
 bool engine_wait(portio_port *port, int64_t deadline)
 {
     struct engine *engine = port->engine;
+    atomic_store(&engine->finished, false);
     if (engine->waiting != NULL)
         engine_flush(port);
     wake_arm(port);
+    /* What these have ended may be what this thread waits for. */
+    if (atomic_load(&engine->finished))
+        deadline = DEADLINE_POLL;
     if (deadline == DEADLINE_POLL)
         return engine_poll(engine);
     int64_t timeout = -1;

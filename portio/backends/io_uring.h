@@ -58,6 +58,9 @@ struct engine {
     struct op *_Atomic waiting; /* operations that found the submission ring full;
                                    without the lock only a hint */
     struct op *waiting_last;
+    _Atomic bool finished;    /* an operation has ended since engine_wait began */
+    struct engine *next;      /* all engines, for a forked child (io_uring_fork.c) */
+    struct engine *previous;
 };
 
 /* io_uring_issue.c */
@@ -67,6 +70,10 @@ void uring_time_set(struct op *op, int64_t deadline);
 bool uring_prepare_cancel(portio_port *port, struct op *op);
 bool uring_prepare_wake(portio_port *port);
 bool uring_prepare_wake_poll(portio_port *port);
+
+/* io_uring_fork.c */
+void uring_enlist(struct engine *engine);
+void uring_delist(struct engine *engine);
 
 /* io_uring_reap.c */
 void uring_finish(portio_port *port, struct op *op); /* error and nbytes are set */

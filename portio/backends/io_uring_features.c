@@ -29,12 +29,21 @@ const char *portio_feature_name(uint32_t bit)
     return bit < FEATURE_COUNT ? feature_names[bit] : NULL;
 }
 
-static pthread_once_t probed = PTHREAD_ONCE_INIT;
+static pthread_mutex_t probe_lock = PTHREAD_MUTEX_INITIALIZER;
+static bool probed;
 static portio_probe the_probe;
 
-static void probe_once(void)
+/* What fails for want of descriptors or memory says nothing of the system, and
+   is asked again. */
+static bool is_passing(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOMEM || error == EAGAIN;
+}
+
+static void probe_fill(void)
 {
     struct ring ring;
+    the_probe = (portio_probe){0};
     int error = ring_open(&ring, 4, 8, 0);
     if (error != 0) {
         the_probe.error = -error;
@@ -45,10 +54,17 @@ static void probe_once(void)
     /* A system-call filter may let setup pass and refuse the call that counts. */
     int entered = ring_enter(&ring, 0, 0, URING_ENTER_GETEVENTS, -1);
     uint32_t features = ring.features;
+    int nothing = -1; /* EBADF when the call is allowed */
+    int registered = ring_register(&ring, URING_REGISTER_EVENTFD, &nothing, 1);
     ring_close(&ring);
     if (entered < 0) {
         the_probe.error = -entered;
         snprintf(the_probe.failed_call, sizeof the_probe.failed_call, "io_uring_enter");
+        return;
+    }
+    if (registered != -EBADF) {
+        the_probe.error = -registered;
+        snprintf(the_probe.failed_call, sizeof the_probe.failed_call, "io_uring_register");
         return;
     }
     the_probe.available = 1;
@@ -64,14 +80,20 @@ static void probe_once(void)
 
 void portio_probe_system(portio_probe *probe)
 {
-    pthread_once(&probed, probe_once);
+    pthread_mutex_lock(&probe_lock);
+    if (!probed) {
+        probe_fill();
+        probed = the_probe.available || !is_passing(the_probe.error);
+    }
     *probe = the_probe;
+    pthread_mutex_unlock(&probe_lock);
 }
 
 uint64_t uring_features(const portio_options *options)
 {
-    pthread_once(&probed, probe_once);
-    uint64_t features = the_probe.features & ~options->disabled_features;
+    portio_probe probe;
+    portio_probe_system(&probe);
+    uint64_t features = probe.features & ~options->disabled_features;
     /* DEFER_TASKRUN is refused without SINGLE_ISSUER. */
     if (!(features & (UINT64_C(1) << FEATURE_SINGLE_ISSUER)))
         features &= ~(UINT64_C(1) << FEATURE_DEFER_TASKRUN);

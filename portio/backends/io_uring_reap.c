@@ -22,6 +22,8 @@ void uring_finish(portio_port *port, struct op *op)
         op_list_remove(queue, op);
         next = queue->head;
     }
+    atomic_store_explicit(&((struct engine *)port->engine)->finished, true,
+                          memory_order_relaxed);
     port_complete_locked(port, op);
     /* The one behind it on a stream; in a closing handle it was cancelled. */
     if (next != NULL && !handle->closing && !next->waits &&
@@ -102,11 +104,10 @@ static void sendfile_advance(portio_port *port, struct op *op, int32_t result)
 static void again_when_ready(portio_port *port, struct op *op)
 {
     if (op->kind == PORTIO_SENDFILE) {
-        if (op->phase == PHASE_FILL) {
-            finish_with(port, op, EAGAIN); /* a source that is no file */
-            return;
-        }
-    } else if (op->handle->type == PORTIO_FILE) {
+        finish_with(port, op, EAGAIN); /* a source that is no file, SO_SNDTIMEO */
+        return;
+    }
+    if (op->handle->type == PORTIO_FILE) {
         op->phase = PHASE_ASYNC;
     } else if (op->handle->family == AF_UNIX && op->address != NULL) {
         /* The receiver's queue is full, and no poll tells when it has room:
@@ -171,6 +172,16 @@ static void operation_advance(portio_port *port, struct op *op, int32_t result)
             again_when_ready(port, op);
         return;
     }
+    if (op->kind == PORTIO_CONNECT && (result == -EALREADY || result == -EINPROGRESS)) {
+        /* The system is connecting already, for a Connect that was cancelled. */
+        if (cancelled) {
+            finish_with(port, op, ECANCELED);
+        } else {
+            op->phase = PHASE_POLL;
+            uring_issue(port, op);
+        }
+        return;
+    }
     if (op->kind == PORTIO_SENDFILE) {
         sendfile_advance(port, op, result);
         return;
@@ -209,6 +220,10 @@ static void completion_handle(portio_port *port, const struct uring_cqe *cqe)
                 engine->wake_armed = false;
             /* Before the inbox is read: what is put there later wakes again. */
             (void)!read(engine->wake_fd, &count, sizeof count);
+        } else if (cqe->user_data == USER_WAKE && port->reaper_waits) {
+            /* It was meant for the reaper, who has not fallen asleep yet and
+               would not find it any more: port_unlock sends another. */
+            port->wake_reaper = true;
         }
         return;
     }
@@ -250,7 +265,13 @@ void engine_harvest(portio_port *port)
     /* The next steps of what has completed must not wait until this thread comes
        back: the reaper may be asleep in the kernel already.  Only lazy_submit says
        that they may. */
-    uint32_t count = port->lazy_submit ? 0 : ring_unsubmitted(ring);
-    if (count > 0 && ring_enter(ring, count, 0, 0, -1) < 0)
-        port_wake_reaper(port); /* refused for now; its next wait submits them */
+    uint32_t count;
+    while (!port->lazy_submit && (count = ring_unsubmitted(ring)) > 0) {
+        int result = ring_enter(ring, count, 0, 0, -1);
+        if (result > 0 || result == -EINTR)
+            continue; /* a bad submission ends a batch early without SUBMIT_ALL */
+        if (ring_unsubmitted(ring) > 0)
+            port_wake_reaper(port); /* refused for now; its next wait submits them */
+        break;
+    }
 }

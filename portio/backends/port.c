@@ -336,6 +336,7 @@ static void everything_cancel(portio_port *port)
 static void completions_discard(portio_port *port)
 {
     uint32_t slots = atomic_load(&port->slots.count);
+    port_lock(port); /* a thread in portio_wait may be taking one of them */
     for (uint32_t slot = 1; slot < slots; slot++) {
         struct op *op = slots_at(&port->slots, slot);
         if (atomic_load(&op->state) == OP_FREE)
@@ -346,6 +347,7 @@ static void completions_discard(portio_port *port)
         atomic_store(&op->state, OP_FREE);
     }
     port->packets = (struct op_list){NULL, NULL};
+    port_unlock(port);
 }
 
 static void handles_give_back(portio_port *port)

@@ -75,6 +75,7 @@ struct portio_port {
     bool reaper_waits;          /* the reaper is inside engine_wait … */
     const void *reaper_thread;  /* … in this thread */
     uint32_t running;           /* threads between taking a packet and the next get */
+    uint32_t unasked;           /* gets since somebody asked the system */
     struct member *members;
     _Atomic uint32_t *wakes[PORT_WAKES]; /* futex words to wake after unlocking */
     uint32_t wake_count;

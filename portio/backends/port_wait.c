@@ -6,6 +6,7 @@
    False: a signal arrived. */
 bool port_drive(portio_port *port, struct waiter *me, int64_t deadline)
 {
+    port->unasked = 0;
     port->reaper = me;
     port->reaper_waits = true;
     port->reaper_thread = port_thread_mark();
@@ -131,6 +132,11 @@ static void quiet_descriptor(portio_port *port)
     port->notified = false;
     engine_unnotify(port);
     engine_harvest(port);
+    if (port->thread_bound) {
+        port_inbox_read(port); /* its signal may be the one that was taken back */
+        if (!port->lazy_submit)
+            engine_flush(port);
+    }
     if (port->packets.head != NULL && !port->notified) {
         port->notified = true;
         engine_notify(port);
@@ -185,6 +191,20 @@ static int get_polling(portio_port *port, struct member *member, portio_completi
     return (int)count;
 }
 
+/* Packets that are always there, because handlers post or because operations
+   complete as they start, must not keep the system from being asked about the
+   others: every so many gets ask without waiting. */
+#define GETS_UNASKED 32
+
+static void ask_in_turn(portio_port *port)
+{
+    if (port->reaper != NULL || ++port->unasked < GETS_UNASKED)
+        return;
+    struct waiter me = {.member = NULL};
+    port_drive(port, &me, DEADLINE_POLL);
+    port->reaper = NULL;
+}
+
 int portio_get(portio_port *port, portio_completion *records, uint32_t limit, int64_t timeout)
 {
     if (limit == 0)
@@ -204,6 +224,7 @@ int portio_get(portio_port *port, portio_completion *records, uint32_t limit, in
     if (atomic_load_explicit(&port->closing, memory_order_relaxed)) {
         result = PORTIO_CLOSED;
     } else {
+        ask_in_turn(port);
         engine_harvest(port);
         if (port->thread_bound) {
             port_inbox_read(port);
@@ -221,6 +242,8 @@ int portio_get(portio_port *port, portio_completion *records, uint32_t limit, in
     if (result > 0) {
         if ((uint32_t)result < limit)
             records[result].token = 0; /* marks the end, for who salvages a batch */
+        if (port->thread_bound && !port->lazy_submit)
+            engine_flush(port); /* cancels that came by mail */
         quiet_descriptor(port);
     }
     port_balance(port);
@@ -244,12 +267,15 @@ int portio_wait(portio_port *port, uint64_t token, portio_completion *record, in
     bool had_place = member_leave_place(port, member);
     others_add(port, &me);
     for (;;) {
-        engine_harvest(port);
-        if (port->thread_bound)
-            port_inbox_read(port);
+        bool closing = atomic_load(&port->closing);
+        if (!closing) { /* a closing port's engine may be gone; the closer harvests */
+            engine_harvest(port);
+            if (port->thread_bound)
+                port_inbox_read(port);
+        }
         enum op_state state = op == NULL ? OP_FREE : (enum op_state)atomic_load(&op->state);
         if (state == OP_FREE || op->token != token || !(op->flags & PORTIO_UNQUEUED)) {
-            result = PORTIO_INVALID;
+            result = closing ? PORTIO_CLOSED : PORTIO_INVALID;
             break;
         }
         if (state == OP_DONE) {
@@ -257,7 +283,7 @@ int portio_wait(portio_port *port, uint64_t token, portio_completion *record, in
             result = 1;
             break;
         }
-        if (atomic_load(&port->closing)) {
+        if (closing) {
             result = PORTIO_CLOSED;
             break;
         }

@@ -251,6 +251,8 @@ def unusable_key(operation: Operation[Any], port: Engine, needed: str = "") -> E
         return ValueError(f"{operation.label}: {key!r} has no handle")
     if key.port is not port:
         return ValueError(f"{operation.label}: {key!r} is of another port")
+    if not key.means(key._descriptor):
+        return ValueError(f"{operation.label}: the handle of {key!r} was closed behind its back")
     return TypeError(f"{operation.label} needs {needed}; {key!r} is none")
 
 

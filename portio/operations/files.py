@@ -58,7 +58,11 @@ class Read(Transfer[int]):
 
     def _prepare(self, port: Engine) -> Request:
         key = self.key
-        if key._port is not port or not key._fits & numbers.FILES_AND_PIPES:
+        if (
+            key._port is not port
+            or not key._fits & numbers.FILES_AND_PIPES
+            or key._number() != key._descriptor
+        ):
             raise unusable_key(self, port, "a file or a pipe")
         offset = self.offset
         if type(offset) is not int or not 0 <= offset <= LARGEST:
@@ -101,7 +105,11 @@ class Write(Transfer[int]):
 
     def _prepare(self, port: Engine) -> Request:
         key = self.key
-        if key._port is not port or not key._fits & numbers.FILES_AND_PIPES:
+        if (
+            key._port is not port
+            or not key._fits & numbers.FILES_AND_PIPES
+            or key._number() != key._descriptor
+        ):
             raise unusable_key(self, port, "a file or a pipe")
         offset = self.offset
         if type(offset) is not int or not 0 <= offset <= LARGEST:
@@ -146,7 +154,11 @@ class Sync(Operation[None]):
 
     def _prepare(self, port: Engine) -> Request:
         key = self.key
-        if key._port is not port or not key._fits & numbers.FILE:
+        if (
+            key._port is not port
+            or not key._fits & numbers.FILE
+            or key._number() != key._descriptor
+        ):
             raise unusable_key(self, port, "a file")
         flags = numbers.DATA_ONLY if self.data_only else 0
         return numbers.SYNC, key._id, flags, port._null, 0, 0, key, None, no_result

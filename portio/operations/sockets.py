@@ -61,7 +61,11 @@ class Accept(Operation["socket.socket"]):
 
     def _prepare(self, port: Engine) -> Request:
         key = self.key
-        if key._port is not port or not key._fits & numbers.SOCKETS:
+        if (
+            key._port is not port
+            or not key._fits & numbers.SOCKETS
+            or key._number() != key._descriptor
+        ):
             raise unusable_key(self, port, "a socket")
         settle = _Accepting(key.accepting_form()).settle
         return numbers.ACCEPT, key._id, 0, port._null, 0, 0, key, None, settle
@@ -89,7 +93,11 @@ class Connect(ExtendedOperation[None]):
 
     def _prepare_extended(self, port: Engine) -> ExtendedRequest:
         key = self.key
-        if key._port is not port or not key._fits & numbers.SOCKETS:
+        if (
+            key._port is not port
+            or not key._fits & numbers.SOCKETS
+            or key._number() != key._descriptor
+        ):
             raise unusable_key(self, port, "a socket")
         pin = address, size = _address(port, key, self.address)
         request = numbers.CONNECT, key._id, 0, port._null, 0, 0, key, pin, no_result
@@ -123,7 +131,11 @@ class Recv(Transfer[int]):
 
     def _prepare(self, port: Engine) -> Request:
         key = self.key
-        if key._port is not port or not key._fits & numbers.SOCKETS:
+        if (
+            key._port is not port
+            or not key._fits & numbers.SOCKETS
+            or key._number() != key._descriptor
+        ):
             raise unusable_key(self, port, "a socket")
         flags = 0 if self.flags == 0 else check_flags(self.flags)
         from_buffer = port._from_buffer
@@ -162,7 +174,11 @@ class Send(Transfer[int]):
 
     def _prepare(self, port: Engine) -> Request:
         key = self.key
-        if key._port is not port or not key._fits & numbers.SOCKETS:
+        if (
+            key._port is not port
+            or not key._fits & numbers.SOCKETS
+            or key._number() != key._descriptor
+        ):
             raise unusable_key(self, port, "a socket")
         flags = 0 if self.flags == 0 else check_flags(self.flags)
         buffer = self.buffer
@@ -208,7 +224,11 @@ class RecvFrom(ExtendedOperation["tuple[int, Any]"]):
 
     def _prepare_extended(self, port: Engine) -> ExtendedRequest:
         key = self.key
-        if key._port is not port or not key._fits & numbers.SOCKETS:
+        if (
+            key._port is not port
+            or not key._fits & numbers.SOCKETS
+            or key._number() != key._descriptor
+        ):
             raise unusable_key(self, port, "a socket")
         flags = 0 if self.flags == 0 else check_flags(self.flags)
         form, buffer, length, pin, scatter = self._pin(port, self.buffer, writable=True)
@@ -248,7 +268,11 @@ class SendTo(ExtendedOperation[int]):
 
     def _prepare_extended(self, port: Engine) -> ExtendedRequest:
         key = self.key
-        if key._port is not port or not key._fits & numbers.SOCKETS:
+        if (
+            key._port is not port
+            or not key._fits & numbers.SOCKETS
+            or key._number() != key._descriptor
+        ):
             raise unusable_key(self, port, "a socket")
         flags = 0 if self.flags == 0 else check_flags(self.flags)
         address, size = _address(port, key, self.address)
@@ -280,7 +304,11 @@ class Shutdown(Operation[None]):
 
     def _prepare(self, port: Engine) -> Request:
         key = self.key
-        if key._port is not port or not key._fits & numbers.SOCKETS:
+        if (
+            key._port is not port
+            or not key._fits & numbers.SOCKETS
+            or key._number() != key._descriptor
+        ):
             raise unusable_key(self, port, "a socket")
         try:
             direction = _DIRECTIONS[self.how]
@@ -327,7 +355,11 @@ class SendFile(ExtendedOperation[int]):
 
     def _prepare_extended(self, port: Engine) -> ExtendedRequest:
         key = self.key
-        if key._port is not port or not key._fits & numbers.STREAM_SOCKET:
+        if (
+            key._port is not port
+            or not key._fits & numbers.STREAM_SOCKET
+            or key._number() != key._descriptor
+        ):
             raise unusable_key(self, port, "a stream socket")
         file = self.file
         descriptor = descriptor_of(file)

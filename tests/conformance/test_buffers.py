@@ -6,6 +6,7 @@ import array
 import gc
 import mmap
 import socket
+import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -167,8 +168,6 @@ def test_o3_freed_by_an_error_or_a_cancel(driver: Driver, net: Net) -> None:
 
 def test_o3_no_reference_is_lost_or_kept(driver: Driver, net: Net) -> None:
     """After many operations each object is counted as often as before."""
-    import sys
-
     ours, peer = net.pair("unix")
     key = driver.associate(ours)
     buffer, data, payload = bytearray(16), bytes(bytearray(b"0123456789")), object()
@@ -337,9 +336,7 @@ def _after(buffers: list[bytearray], count: int) -> list[memoryview]:
 
 
 @pytest.mark.core
-def test_o11_more_buffers_than_iov_max_to_and_from_a_file(
-    driver: Driver, tmp_path: Path
-) -> None:
+def test_o11_more_buffers_than_iov_max_to_and_from_a_file(driver: Driver, tmp_path: Path) -> None:
     data = pattern(4000 * 13)
     pieces = [data[start : start + 13] for start in range(0, len(data), 13)]
     with portio.open(tmp_path / "file", "w+") as file:

@@ -185,7 +185,8 @@ def test_o6_pipes_in_both_directions(driver: Driver) -> None:
         assert received == data[: done.nbytes]
         # and nothing more than that is in the pipe
         assert driver.result(portio.Write(write_key, b"END")) == 3
-        assert driver.result(portio.Read(read_key, buffer := bytearray(8))) == 3
+        buffer = bytearray(8)
+        assert driver.result(portio.Read(read_key, buffer)) == 3
         assert buffer[:3] == b"END"
 
 
@@ -286,9 +287,7 @@ def test_o6_cancelling_after_the_port_or_the_key_is_closed(driver: Driver, net: 
     assert not timer.pending
 
 
-def test_o6_a_completed_packet_in_the_queue_stays_what_it_is(
-    port: portio.Port, net: Net
-) -> None:
+def test_o6_a_completed_packet_in_the_queue_stays_what_it_is(port: portio.Port, net: Net) -> None:
     """Done, but not taken yet: too late to cancel, and nothing is lost."""
     ours, peer = net.pair("unix")
     peer.sendall(b"data")

@@ -383,9 +383,7 @@ EXIT = """
 """
 
 
-@pytest.mark.parametrize(
-    ("kind", "waiters"), [("shared", 0), ("shared", 3), ("thread_bound", 0)]
-)
+@pytest.mark.parametrize(("kind", "waiters"), [("shared", 0), ("shared", 3), ("thread_bound", 0)])
 def test_p7_a_program_may_end_with_everything_pending(
     backend: str, kind: str, waiters: int
 ) -> None:

@@ -216,8 +216,7 @@ def test_o12_each_datagram_is_one_receive(driver: Driver, net: Net) -> None:
         dones = driver.wait_for_all(receives)
     assert {done.result()[1] for done in dones} == {peer.getsockname()}
     received = [
-        bytes(receive.buffer[: done.nbytes])
-        for receive, done in zip(receives, dones, strict=True)
+        bytes(receive.buffer[: done.nbytes]) for receive, done in zip(receives, dones, strict=True)
     ]
     assert sorted(received) == sorted(messages)
 

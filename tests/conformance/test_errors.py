@@ -96,9 +96,7 @@ def test_o10_the_right_subclass_with_a_portable_errno(
         operation = portio.Write(driver.associate(reader), b"x")
     elif number == errno.EMSGSIZE:
         datagram = net.datagram()
-        operation = portio.SendTo(
-            driver.associate(datagram), bytes(70_000), datagram.getsockname()
-        )
+        operation = portio.SendTo(driver.associate(datagram), bytes(70_000), datagram.getsockname())
     else:
         operation = portio.Recv(key, bytearray(1))
     driver.submit(operation)

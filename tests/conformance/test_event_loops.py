@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import selectors
 import sys
@@ -62,8 +63,6 @@ def test_p11_readable_for_every_source(
         if kind == "pipe":
             operation = portio.Read(port.associate(reader), bytearray(4))
             port.submit(operation)
-            import os
-
             os.write(writer.fileno(), b"x")
         elif kind == "timer":
             operation = portio.Timer(0.02)
@@ -133,8 +132,6 @@ def test_p11_an_epoll_set_can_watch_it_edge_triggered(port: portio.Port) -> None
 
 
 def test_p11_the_descriptor_is_not_inherited(port: portio.Port) -> None:
-    import os
-
     assert not os.get_inheritable(port.fileno())
     assert port.fileno() == port.fileno()
 

@@ -44,7 +44,7 @@ def test_o14_the_core_of_the_contract(switch: str) -> None:
         pytest.skip(f"io_uring is unavailable: {status.reason if status else 'not built'}")
     run = subprocess.run(
         [
-            sys.executable, "-m", "pytest", str(_SUITE), "-m", "core", "-q", "-x",
+            sys.executable, "-P", "-m", "pytest", str(_SUITE), "-m", "core", "-q", "-x",
             "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header",
         ],
         env=environment(

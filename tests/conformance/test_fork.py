@@ -49,7 +49,7 @@ PREAMBLE = """
         print("parent works on")
 """
 
-EVERY_USE = PREAMBLE + """
+EVERY_USE = """
     child = os.fork()
     if child == 0:
         try:
@@ -84,7 +84,7 @@ EVERY_USE = PREAMBLE + """
     parent_works_on()
 """
 
-NORMAL_EXIT = PREAMBLE + """
+NORMAL_EXIT = """
     child = os.fork()
     if child == 0:
         # It drops everything, collects it, and goes through the interpreter's own end.
@@ -97,7 +97,7 @@ NORMAL_EXIT = PREAMBLE + """
     parent_works_on()
 """
 
-OWN_PORT = PREAMBLE + """
+OWN_PORT = """
     child = os.fork()
     if child == 0:
         try:
@@ -116,7 +116,7 @@ OWN_PORT = PREAMBLE + """
     parent_works_on()
 """
 
-WAITING = PREAMBLE + """
+WAITING = """
     assert port.get(30).payload == "from before"
     took = []
     threads = [threading.Thread(target=lambda: took.append(port.get())) for _ in range(3)]
@@ -144,7 +144,7 @@ WAITING = PREAMBLE + """
     print("parent works on")
 """
 
-PARENT_FIRST = PREAMBLE + """
+PARENT_FIRST = """
     # The parent closes while the child still has everything it inherited.
     r, w = os.pipe()
     child = os.fork()
@@ -175,9 +175,9 @@ PARENT_FIRST = PREAMBLE + """
     ],
 )
 def test_p10_fork(backend: str, script: str, kind: str) -> None:
-    assert run_script(script, backend, kind) == "parent works on\n"
+    assert run_script(PREAMBLE + script, backend, kind) == "parent works on\n"
 
 
 @pytest.mark.core
 def test_p10_fork_while_threads_wait(backend: str) -> None:
-    assert run_script(WAITING, backend, "shared") == "parent works on\n"
+    assert run_script(PREAMBLE + WAITING, backend, "shared") == "parent works on\n"

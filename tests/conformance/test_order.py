@@ -6,6 +6,7 @@ about exactly that.
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -178,7 +179,7 @@ def test_p2_each_thread_sees_packets_in_order(make_port: MakePort) -> None:
         taker.result()
     for mine in taken:
         assert mine == sorted(mine)
-    assert sorted(sum(taken, [])) == list(range(10_000))
+    assert sorted(itertools.chain(*taken)) == list(range(10_000))
 
 
 # P3 waiters
@@ -383,9 +384,7 @@ def test_p4_blocking_ends_with_an_exception_too(make_port: MakePort, hire: Hire)
     assert first.do(port.get).nbytes == 2
 
 
-def test_p4_blocking_nests_and_is_harmless_without_a_place(
-    make_port: MakePort, hire: Hire
-) -> None:
+def test_p4_blocking_nests_and_is_harmless_without_a_place(make_port: MakePort, hire: Hire) -> None:
     port = make_port(1)
     first, second = hire(port, 2)
 
@@ -456,9 +455,7 @@ def test_p4_a_thread_that_waits_again_gives_up_its_place(make_port: MakePort, hi
     assert second.do(lambda: port.get(0)).nbytes == 2
 
 
-def test_p4_completions_of_the_system_count_too(
-    make_port: MakePort, hire: Hire, net: Net
-) -> None:
+def test_p4_completions_of_the_system_count_too(make_port: MakePort, hire: Hire, net: Net) -> None:
     port = make_port(1)
     workers = hire(port, 3)
     pairs = [net.pair() for _ in range(3)]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import pty
+import subprocess
+import sys
 import tty
 from pathlib import Path
 
@@ -18,8 +22,6 @@ from support.threads import Background
 @pytest.fixture
 def ends(closing: object) -> tuple[portio.PipeEnd, portio.PipeEnd]:
     """Both ends of a new pipe."""
-    import contextlib
-
     assert isinstance(closing, contextlib.ExitStack)
     reader, writer = portio.pipe()
     return closing.enter_context(reader), closing.enter_context(writer)
@@ -57,8 +59,6 @@ def test_k1_the_ends_are_file_like(ends: Ends) -> None:
 
 
 def test_k1_a_pipe_forgotten_open_warns() -> None:
-    import gc
-
     with pytest.warns(ResourceWarning):
         portio.pipe()
         gc.collect()
@@ -198,9 +198,6 @@ def test_o1_a_terminal(driver: Driver) -> None:
 
 
 def test_o1_a_pipe_to_another_process(driver: Driver, ends: Ends) -> None:
-    import subprocess
-    import sys
-
     reader, writer = ends
     key = driver.associate(reader)
     child = subprocess.Popen(
@@ -217,8 +214,6 @@ def test_o1_a_pipe_to_another_process(driver: Driver, ends: Ends) -> None:
 
 
 def test_o1_many_pipes_at_once(driver: Driver) -> None:
-    import contextlib
-
     with contextlib.ExitStack() as stack:
         pipes = [portio.pipe() for _ in range(100)]
         for reader, writer in pipes:

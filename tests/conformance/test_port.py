@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -347,9 +349,6 @@ def test_p6_no_packet_is_dropped_under_load(driver: Driver) -> None:
 
 
 def test_p6_a_queued_packet_keeps_its_payload_alive(port: portio.Port) -> None:
-    import gc
-    import weakref
-
     payload = Payload()
     alive = weakref.ref(payload)
     port.post(None, 0, payload)
@@ -364,9 +363,6 @@ def test_p6_a_queued_packet_keeps_its_payload_alive(port: portio.Port) -> None:
 
 
 def test_p6_a_closed_port_lets_go_of_queued_payloads(port: portio.Port) -> None:
-    import gc
-    import weakref
-
     payload = Payload()
     alive = weakref.ref(payload)
     port.post(None, 0, payload)

@@ -110,9 +110,7 @@ def test_k6_the_old_key_of_a_silently_closed_handle(driver: Driver, net: Net) ->
     assert peer.recv(16) == b"open"
 
 
-def test_k6_from_one_kind_of_handle_to_another(
-    driver: Driver, net: Net, tmp_path: Path
-) -> None:
+def test_k6_from_one_kind_of_handle_to_another(driver: Driver, net: Net, tmp_path: Path) -> None:
     """A number that was a socket, then a pipe, then a file, then a socket again."""
     path = tmp_path / "file"
     path.write_bytes(b"contents of the file")

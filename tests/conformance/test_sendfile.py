@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -200,8 +201,6 @@ def test_o6_cancelled_before_it_began(driver: Driver, net: Net, path: Path) -> N
 
 def test_o3_the_file_object_stays_alive(driver: Driver, net: Net, path: Path) -> None:
     """The operation holds it; nobody else has to."""
-    import gc
-
     ours, peer = net.small_pair()
     key = driver.associate(ours)
     driver.submit(portio.SendFile(key, open(path, "rb")))  # noqa: SIM115

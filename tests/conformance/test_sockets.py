@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import array
+import gc
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,8 +81,6 @@ def test_o1_clients_that_came_before_the_accept(driver: Driver, net: Net) -> Non
 
 def test_o1_an_accepted_socket_that_nobody_wants(driver: Driver, net: Net) -> None:
     """Dropped with its completion, it is closed like any forgotten socket."""
-    import gc
-
     listener = net.listener()
     driver.submit(portio.Accept(driver.associate(listener)))
     peer = net.client(listener)
@@ -177,8 +177,6 @@ def test_o1_connect_to_an_abstract_unix_address(driver: Driver, net: Net) -> Non
 
 
 def test_o1_connect_to_a_unix_path_of_bytes_or_a_path(driver: Driver, net: Net) -> None:
-    from pathlib import Path
-
     listener = net.listener("unix")
     path: str = listener.getsockname()
     for address in (path, os.fsencode(path), Path(path)):
@@ -188,8 +186,7 @@ def test_o1_connect_to_a_unix_path_of_bytes_or_a_path(driver: Driver, net: Net) 
 def test_o1_many_connects_at_once(driver: Driver, net: Net) -> None:
     listener = net.listener()
     connects = [
-        portio.Connect(driver.associate(net.socket()), listener.getsockname())
-        for _ in range(50)
+        portio.Connect(driver.associate(net.socket()), listener.getsockname()) for _ in range(50)
     ]
     accept_key = driver.associate(listener)
     accepts = [portio.Accept(accept_key) for _ in range(50)]
@@ -348,9 +345,7 @@ def test_o1_shutdown_wakes_a_pending_receive(driver: Driver, net: Net) -> None:
 
 
 @pytest.mark.parametrize("family", STREAMS)
-def test_o1_a_server_and_its_clients_on_one_port(
-    driver: Driver, net: Net, family: str
-) -> None:
+def test_o1_a_server_and_its_clients_on_one_port(driver: Driver, net: Net, family: str) -> None:
     """Accept, associate, receive, send, shut down, close: every step a completion."""
     number(family)
     listener = net.listener(family)
@@ -363,9 +358,7 @@ def test_o1_a_server_and_its_clients_on_one_port(
         )
         server_key = driver.associate(net.own(driver.wait_for(accept).result()))
         driver.wait_for(connect).result()
-        driver.submit(
-            portio.Send(client_key, b"request"), end := portio.Shutdown(client_key)
-        )
+        driver.submit(portio.Send(client_key, b"request"), end := portio.Shutdown(client_key))
         driver.wait_for(end)
         assert driver.take()[0].result() == 7
         request = bytearray(16)

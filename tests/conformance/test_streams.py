@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import portio
+from support.children import run_script
 from support.drivers import Driver
 from support.net import STREAMS, Net, pattern, recv_all, recv_exactly, reset
 from support.threads import Background
@@ -35,9 +36,7 @@ def test_o7_the_end_of_a_stream(driver: Driver, net: Net, family: str) -> None:
 
 @pytest.mark.core
 @pytest.mark.parametrize("how", ["close", "shutdown"])
-def test_o7_the_end_comes_while_receives_are_pending(
-    driver: Driver, net: Net, how: str
-) -> None:
+def test_o7_the_end_comes_while_receives_are_pending(driver: Driver, net: Net, how: str) -> None:
     ours, peer = net.pair()
     key = driver.associate(ours)
     receives = [portio.Recv(key, bytearray(8)) for _ in range(4)]
@@ -153,8 +152,6 @@ def test_o8_a_send_after_the_peer_is_gone(driver: Driver, net: Net) -> None:
 
 
 def test_o8_no_sigpipe_even_where_it_would_kill(backend: str) -> None:
-    from support.children import run_script
-
     script = """
         import os, signal, socket, sys, portio
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -228,9 +225,7 @@ def test_o9_many_sends_pending_on_one_stream(driver: Driver, net: Net, family: s
 
 @pytest.mark.core
 @pytest.mark.parametrize("family", STREAMS)
-def test_o9_many_receives_pending_on_one_stream(
-    driver: Driver, net: Net, family: str
-) -> None:
+def test_o9_many_receives_pending_on_one_stream(driver: Driver, net: Net, family: str) -> None:
     ours, peer = net.pair(family)
     key = driver.associate(ours)
     data = pattern(1 << 20)
@@ -301,9 +296,7 @@ def test_o9_a_shutdown_comes_after_the_sends_before_it(driver: Driver, net: Net)
         assert reader.result() == data
 
 
-def test_o9_sends_and_files_keep_their_order(
-    driver: Driver, net: Net, tmp_path: Path
-) -> None:
+def test_o9_sends_and_files_keep_their_order(driver: Driver, net: Net, tmp_path: Path) -> None:
     """Header, file, trailer: the everyday use of SendFile."""
     body = pattern(700_000)
     (tmp_path / "body").write_bytes(body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -118,9 +119,7 @@ def test_o1_nothing_to_submit_is_fine(driver: Driver) -> None:
     driver.assert_quiet()
 
 
-def test_o1_one_call_may_mix_kinds_and_handles(
-    driver: Driver, net: Net, tmp_path: Path
-) -> None:
+def test_o1_one_call_may_mix_kinds_and_handles(driver: Driver, net: Net, tmp_path: Path) -> None:
     ours, peer = net.pair()
     peer.sendall(b"stream")
     reader, writer = portio.pipe()
@@ -173,8 +172,6 @@ def test_o2_what_the_system_refuses_arrives_with_the_completion(
             (portio.Shutdown(driver.associate(closing)), OSError, "ENOTCONN"),
         ]
         driver.submit(*(operation for operation, _, _ in expected))
-        import errno
-
         for operation, family, name in expected:
             done = driver.wait_for(operation)
             assert type(done.error) is family, done
@@ -385,6 +382,71 @@ def test_o5_the_completion_of_an_earlier_life_keeps_its_values(driver: Driver, n
     second = driver.run(receive)
     assert (first.nbytes, second.nbytes) == (3, 5)
     assert (first.result(), second.result()) == (3, 5)
+
+
+# Submissions that may wait (lazy_submit)
+
+
+@pytest.fixture
+def lazy(make_port: MakePort) -> portio.Port:
+    """A thread-bound port that saves system calls by waiting for the next one."""
+    return make_port(thread_bound=True, lazy_submit=True)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("call", ["get", "get(0)", "get_many", "wait", "flush"])
+def test_o1_lazy_submissions_start_with_the_next_call(
+    lazy: portio.Port, net: Net, call: str
+) -> None:
+    ours, peer = net.pair()
+    send = portio.Send(lazy.associate(ours), b"at last")
+    timer = portio.Timer(0)
+    lazy.submit(timer, queued=False)
+    lazy.submit(send)
+    if call == "wait":
+        assert timer.wait(LIMIT) is not None
+    elif call == "get(0)":
+        done = lazy.get(0)
+        assert done is None or done.operation is send
+    elif call == "flush":
+        lazy.flush()
+    else:
+        done = lazy.get(LIMIT) if call == "get" else lazy.get_many(4, LIMIT)[0]
+        assert done is not None
+        assert done.operation is send
+    assert peer.recv(16) == b"at last"
+
+
+def test_o1_lazy_submissions_complete_once_and_in_order(lazy: portio.Port, net: Net) -> None:
+    ours, peer = net.pair("unix")
+    key = lazy.associate(ours)
+    for number in range(300):
+        send = portio.Send(key, b"%03d" % number)
+        receive = portio.Recv(key, bytearray(3))
+        lazy.submit(receive, send)
+        peer.sendall(b"%03d" % number)
+        done = lazy.get_many(1, LIMIT) + lazy.get_many(1, LIMIT)
+        assert {id(packet.operation) for packet in done} == {id(send), id(receive)}
+        assert receive.buffer == b"%03d" % number == peer.recv(3)
+    assert lazy.get(0) is None
+
+
+def test_o1_lazy_submissions_and_the_end(lazy: portio.Port, net: Net) -> None:
+    """Closing a key or the port ends also what had not begun."""
+    ours, peer = net.pair()
+    key = lazy.associate(ours)
+    receive, timer = portio.Recv(key, buffer := bytearray(8)), portio.Timer(1000)
+    lazy.submit(receive, timer)
+    key.close()
+    assert peer.recv(1) == b""
+    done = lazy.get(LIMIT)
+    assert done is not None
+    assert done.operation is receive
+    assert isinstance(done.error, portio.OperationCancelledError)
+    buffer.append(0)
+    lazy.submit(portio.Timer(1000))
+    lazy.close()
+    assert not timer.pending
 
 
 # The program's own operations

@@ -176,6 +176,11 @@ class Ledger:
 
     # The end
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is under way."""
+        return not self.pending and not any(self.posted.values())
+
     def settle(
         self, ports: Iterable[portio.Port], more: Callable[[], bool] = lambda: False
     ) -> None:
@@ -186,7 +191,7 @@ class Ledger:
         """
         ports = list(ports)
         end = time.monotonic() + Ledger._patience
-        while more() or self.pending or any(self.posted.values()):
+        while more() or not self.settled:
             for port in ports:
                 self.take(port, timeout=0.002 if self.pending else 0)
             for submission in list(self.pending.values()):

@@ -125,9 +125,12 @@ class PortMachine(RuleBasedStateMachine):
         """Whatever happened before, nothing may be left."""
         try:
             self.settle()
+            if self.ledger.settled:
+                assert not any(port._pending for port in self.ports)
         finally:
             for port in self.ports:
                 port.close()
+                assert not port._pending
             self.release()
         self.ledger.forget(self.submissions)
         self.descriptors.check()

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import pytest
 
@@ -36,7 +38,7 @@ def run_script(source: str, *arguments: object, limit: float = 60.0, **changes: 
     """Run a script to its end: it must succeed.  What it wrote to standard output."""
     command = [sys.executable, "-c", textwrap.dedent(source), *map(str, arguments)]
     try:
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             command,
             env=environment(**changes),
             stdin=subprocess.DEVNULL,
@@ -65,7 +67,7 @@ class Child:
     """A script that talks with the test, line by line."""
 
     def __init__(self, source: str, *arguments: object, **changes: str) -> None:
-        self.process = subprocess.Popen(  # noqa: S603
+        self.process = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(source), *map(str, arguments)],
             env=environment(**changes),
             stdin=subprocess.PIPE,
@@ -95,16 +97,25 @@ class Child:
             pytest.fail(f"the child ended early; stderr: {self.errors()}")
         return line
 
-    def has_spoken(self) -> bool:
-        """Is there a line, or the end?"""
-        return not self._lines.empty()
+    def speaks_within(self, seconds: float) -> bool:
+        """Is there a line, or the end, before so many seconds have passed?"""
+        deadline = time.monotonic() + seconds
+        while self._lines.empty():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.001)
+        return True
 
     def expect(self, wanted: str) -> None:
         assert self.line() == wanted
 
     def say(self, line: str) -> None:
+        """Write a line to the child's standard input."""
+        self.write(line + "\n")
+
+    def write(self, text: str) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
+        self.process.stdin.write(text)
         self.process.stdin.flush()
 
     def signal(self, number: int) -> None:
@@ -123,7 +134,7 @@ class Child:
         self._readers[1].join(LIMIT if self.process.poll() is not None else 0.1)
         return "".join(self._errors)
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -85,7 +85,9 @@ class Driver(ABC):
 
     # What arrives.
 
-    def wait_for(self, operation: portio.Operation[T], limit: float = LIMIT) -> portio.Completion[T]:
+    def wait_for(
+        self, operation: portio.Operation[T], limit: float = LIMIT
+    ) -> portio.Completion[T]:
         """The completion of this operation; what else arrives stays for take()."""
         for completion in self._waiting:
             if completion.operation is operation:
@@ -312,6 +314,6 @@ class WorkerPool(Driver):
             release.wait(LIMIT)
 
 
-DRIVERS: dict[str, type[OneThread] | type[WorkerPool]] = {
+DRIVERS: dict[str, type[OneThread | WorkerPool]] = {
     driver.name: driver for driver in (OneThread, WorkerPool)
 }

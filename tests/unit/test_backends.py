@@ -47,6 +47,7 @@ class Lib:
 
 
 Engines = Callable[..., None]
+DOOR = ("PORTIO_SYSTEM", "portio_feature_name")
 
 
 @pytest.fixture
@@ -89,6 +90,35 @@ def test_the_state_of_each(engines: Engines) -> None:
     assert found["iocp"].advice
 
 
+def test_an_engine_that_does_not_work_is_asked_again(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lib = Lib(call="io_uring_setup", error=errno.EMFILE)
+    engines(io_uring=lib, epoll=Lib())
+    assert backends.default() == "epoll"
+    monkeypatch.setattr(lib, "_call", "")
+    assert backends.default() == "io_uring"
+
+
+def test_the_next_one_serves_when_the_best_refuses_a_port(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    natives = backends.choose(None)
+    if len(natives) < 2:
+        pytest.skip("only one backend works here")
+    refusing = SimpleNamespace(**{name: getattr(natives[0].lib, name) for name in DOOR})
+    refusing.portio_port_create = lambda *_: refusing.PORTIO_SYSTEM - errno.ENOMEM
+    fake: Any = refusing
+    broken = natives[0]._replace(lib=fake)
+    monkeypatch.setattr(backends, "choose", lambda _: [broken, natives[1]])
+    with portio.Port() as port:
+        assert port.backend == natives[1].name
+    monkeypatch.setattr(backends, "choose", lambda _: [broken])
+    with pytest.raises(OSError, match="creating a port") as caught:
+        portio.Port()
+    assert caught.value.errno == errno.ENOMEM
+
+
 def test_an_engine_is_probed_once(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
     lib = Lib()
     engines(epoll=lib)
@@ -102,7 +132,7 @@ def test_the_environment_chooses(engines: Engines, monkeypatch: pytest.MonkeyPat
     engines(io_uring=Lib(), epoll=Lib())
     monkeypatch.setenv(backends.VARIABLE, "epoll")
     assert backends.default() == "epoll"
-    assert backends.choose("io_uring").name == "io_uring"  # the program has the last word
+    assert backends.choose("io_uring")[0].name == "io_uring"  # the program has the last word
     monkeypatch.setenv(backends.VARIABLE, "")
     assert backends.default() == "io_uring"
 

@@ -15,7 +15,7 @@ from portio import backends
 from portio.buffers import Block, Vectors, as_sequence
 
 try:
-    ffi = backends.choose(None).ffi
+    ffi = backends.choose(None)[0].ffi
 except portio.BackendUnavailableError as error:
     pytest.skip(str(error), allow_module_level=True)
 CHARS = ffi.typeof("char[]")
