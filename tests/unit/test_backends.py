@@ -28,6 +28,20 @@ class Ffi:
         return text
 
 
+class Refusing:
+    """An engine that makes no port."""
+
+    def __init__(self, lib: Any) -> None:
+        self._lib = lib
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lib, name)
+
+    def portio_port_create(self, options: object, port: object) -> int:
+        refused: int = self._lib.PORTIO_SYSTEM - errno.ENOMEM
+        return refused
+
+
 class Lib:
     """An engine that says what it was told to say."""
 
@@ -47,7 +61,6 @@ class Lib:
 
 
 Engines = Callable[..., None]
-DOOR = ("PORTIO_SYSTEM", "portio_feature_name")
 
 
 @pytest.fixture
@@ -106,9 +119,7 @@ def test_the_next_one_serves_when_the_best_refuses_a_port(
     natives = backends.choose(None)
     if len(natives) < 2:
         pytest.skip("only one backend works here")
-    refusing = SimpleNamespace(**{name: getattr(natives[0].lib, name) for name in DOOR})
-    refusing.portio_port_create = lambda *_: refusing.PORTIO_SYSTEM - errno.ENOMEM
-    fake: Any = refusing
+    fake: Any = Refusing(natives[0].lib)
     broken = natives[0]._replace(lib=fake)
     monkeypatch.setattr(backends, "choose", lambda _: [broken, natives[1]])
     with portio.Port() as port:
