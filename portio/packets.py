@@ -15,6 +15,10 @@ referred to by a local variable alone across a call.  The rules:
   and records that did not reach the caller.  They are delivered first by the
   next call.  The engine ends the records of an interrupted call with a zero
   token, so they are found in the array even if the call's result is lost.
+- A `while` with a condition does not stand alone in a `try` or a `with`: from
+  CPython 3.12 on, the jump back of such a loop is not part of the statement
+  around it, so what is raised there would pass by its handler, or leave a lock
+  locked.
 - Other threads, and who watches `fileno`, learn of rescued packets by a *nudge*,
   a posted packet that is never delivered.
 
@@ -318,8 +322,8 @@ class PacketQueue(Engine):
 
     def _take_rescued(self, out: Completions, limit: int) -> None:
         with self._rescue_lock:
-            while self._rescued and len(out) < limit:
-                if not self._rescued:
+            while True:  # with a condition, its jump back may lie outside of the `with`
+                if len(out) >= limit or not self._rescued:
                     return
                 done, records = self._rescued[0]
                 if done:

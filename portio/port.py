@@ -257,15 +257,14 @@ class Port(Submission):
         if self._forked:
             raise_forked()
         with self._closing:
-            if self._closed:
-                return
-            owner = self._owner_thread
-            ended = owner is not None and lifetime.has_ended(owner, self._owner_native_id)
-            refused = self._lib.portio_port_close(self._native, int(ended))
-            if refused:
-                raise self._refusal(refused, "closing the port")
-            self._closed = True
-            self._drop_packets()
+            if not self._closed:
+                owner = self._owner_thread
+                ended = owner is not None and lifetime.has_ended(owner, self._owner_native_id)
+                refused = self._lib.portio_port_close(self._native, int(ended))
+                if refused:
+                    raise self._refusal(refused, "closing the port")
+                self._closed = True
+            self._drop_packets()  # again, if a signal has interrupted it before
 
     def __enter__(self) -> Self:
         if self._forked:

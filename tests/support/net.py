@@ -175,6 +175,19 @@ def fill(sock: socket.socket) -> int:
 
 def pattern(count: int, start: int = 0) -> bytes:
     """Bytes in which every misplaced, lost or doubled piece shows."""
+    global _pattern  # noqa: PLW0603 - made once, and longer when more is asked for
+    if start + count > _PATTERN_MOST:
+        return _make_pattern(count, start)
+    if start + count > len(_pattern):
+        _pattern = _make_pattern(max(start + count, 2 * len(_pattern)), 0)
+    return _pattern[start : start + count]
+
+
+_PATTERN_MOST = 32 << 20
+_pattern = b""
+
+
+def _make_pattern(count: int, start: int) -> bytes:
     words = array.array("I", range(start // 4, (start + count) // 4 + 1))
     assert words.itemsize == 4
     if sys.byteorder == "little":
