@@ -4,6 +4,8 @@ A program starts operations on sockets, files, pipes and timers, and takes their
 completions from a port, from as many threads as it likes.  See `Port`.
 """
 
+from importlib.metadata import PackageNotFoundError, version
+
 from portio.addresses import Address
 from portio.buffers import Buffers
 from portio.completion import Completion
@@ -57,6 +59,14 @@ __all__ = [
     "Sync",
     "Timer",
     "Write",
+    "__version__",
     "open",
     "pipe",
 ]
+
+try:
+    __version__ = version("completion-port")  # the distribution's name
+except PackageNotFoundError:  # a source tree that was not installed
+    __version__ = "unknown"
+
+del PackageNotFoundError, version

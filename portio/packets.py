@@ -397,8 +397,11 @@ class PacketQueue(Engine):
         self._dropped_accepts.update(
             token for token, entry in entries.items() if isinstance(entry[0], Accept)
         )
-        while self._pending:
-            _, entry = self._pending.popitem()
+        for token, entry in entries.items():
+            try:
+                del self._pending[token]
+            except KeyError:
+                continue
             operation = entry[0]
             if operation is not None and operation._entry is entry:
                 operation._outcome = DROPPED

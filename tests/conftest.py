@@ -39,14 +39,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(120))
+            item.add_marker(pytest.mark.timeout(240))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """End the process, with every stack, when a test hangs where no signal reaches it."""
     output = item.config.stash[_ERROR_OUTPUT]
-    faulthandler.dump_traceback_later(HANG_LIMIT, exit=True, file=output)
+    mark = item.get_closest_marker("timeout")
+    limit = float(mark.args[0]) + HANG_LIMIT if mark is not None and mark.args else HANG_LIMIT
+    faulthandler.dump_traceback_later(limit, exit=True, file=output)
     try:
         return (yield)
     finally:
