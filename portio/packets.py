@@ -43,6 +43,7 @@ import threading
 import weakref
 from array import array
 from operator import index
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from portio import errors
@@ -287,7 +288,8 @@ class PacketQueue(Engine):
 
     def _take_leftover(self, out: Completions, limit: int) -> None:
         """Takes what was rescued, and then from the batch that was kept."""
-        self._check_owner()
+        if self._owner and get_ident() != self._owner:
+            self._check_owner()  # which raises
         if self._rescued:
             self._take_rescued(out, limit)
         while self._left and len(out) < limit:

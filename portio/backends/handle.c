@@ -96,6 +96,8 @@ int handle_inspect(struct handle *handle, int fd)
     if (fstat(fd, &status) != 0)
         return -errno;
     handle->fd = fd;
+    handle->device = status.st_dev;
+    handle->inode = status.st_ino;
     if (S_ISSOCK(status.st_mode)) {
         int type = 0, family = 0;
         socklen_t length = sizeof type;
@@ -114,6 +116,13 @@ int handle_inspect(struct handle *handle, int fd)
         handle->type = PORTIO_PIPE;
     }
     return 0;
+}
+
+bool handle_is_same(const struct handle *handle)
+{
+    struct stat status;
+    return fstat(handle->fd, &status) == 0 && handle->device == status.st_dev &&
+           handle->inode == status.st_ino;
 }
 
 enum direction op_direction(const struct op *op)

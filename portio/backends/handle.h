@@ -33,6 +33,8 @@ struct handle {
     int fd;
     int type;         /* portio_handle_type */
     int family;
+    uint64_t device;  /* which file fd was when it was associated … */
+    uint64_t inode;   /* … for handle_is_same */
     bool dead;        /* give the record back when pending reaches 0 */
     bool closing;     /* operations that arrive now are cancelled */
     struct op_list queue[2];
@@ -69,6 +71,10 @@ void handles_remove(struct handles *handles, struct handle *handle);
 
 /* What the descriptor is: fills type and family.  0 or -errno. */
 int handle_inspect(struct handle *handle, int fd);
+
+/* False when the number has become another file's: the program has closed it
+   behind our back (K6). */
+bool handle_is_same(const struct handle *handle);
 
 enum direction op_direction(const struct op *op);
 /* True: takes its turn behind the operations of the same direction. */

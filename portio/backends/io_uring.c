@@ -13,10 +13,12 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define DEFAULT_SUBMISSIONS 256
 #define DEFAULT_COMPLETIONS 4096
+#define RING_ATTEMPTS 50 /* a hundredth of a second apart */
 
 /* ---- life ---- */
 
@@ -77,6 +79,11 @@ static int engine_open_system(portio_port *port, struct engine *engine,
            options->completion_entries == 0 && submissions > 16) {
         submissions /= 4;
         completions /= 8;
+        error = ring_open(&engine->ring, submissions, completions, flags);
+    }
+    /* The kernel gives the memory of closed rings back some time later. */
+    for (int attempt = 0; error == -ENOMEM && attempt < RING_ATTEMPTS; attempt++) {
+        nanosleep(&(struct timespec){0, 10000000}, NULL);
         error = ring_open(&engine->ring, submissions, completions, flags);
     }
     if (error != 0)

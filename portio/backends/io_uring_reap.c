@@ -26,9 +26,19 @@ void uring_finish(portio_port *port, struct op *op)
                           memory_order_relaxed);
     port_complete_locked(port, op);
     /* The one behind it on a stream; in a closing handle it was cancelled. */
-    if (next != NULL && !handle->closing && !next->waits &&
-        atomic_load(&next->state) == OP_QUEUED)
+    if (next == NULL || handle->closing || next->waits || atomic_load(&next->state) != OP_QUEUED)
+        return;
+    if (handle_is_same(handle)) {
         uring_issue(port, next);
+        return;
+    }
+    struct op_list *queue = &handle->queue[op_direction(next)];
+    while ((next = queue->head) != NULL && atomic_load(&next->state) == OP_QUEUED &&
+           !next->waits) {
+        op_list_remove(queue, next);
+        next->error = EBADF;
+        port_complete_locked(port, next);
+    }
 }
 
 static void finish_with(portio_port *port, struct op *op, int error)
@@ -67,6 +77,16 @@ static bool is_own_shutdown(const struct op *op, int32_t result)
     return result == 0 && (op->kind == PORTIO_RECV || op->kind == PORTIO_RECVFROM);
 }
 
+/* The next step of an operation that has moved some of its bytes.  A submission
+   names a number: it must not be another file's by now (K6). */
+static void issue_rest(portio_port *port, struct op *op)
+{
+    if (op->handle == NULL || handle_is_same(op->handle))
+        uring_issue(port, op);
+    else
+        finish_with(port, op, EBADF);
+}
+
 static void sendfile_advance(portio_port *port, struct op *op, int32_t result)
 {
     if (result < 0) {
@@ -97,7 +117,7 @@ static void sendfile_advance(portio_port *port, struct op *op, int32_t result)
     if (atomic_load(&op->cancel_wanted))
         finish_with(port, op, ECANCELED);
     else
-        uring_issue(port, op);
+        issue_rest(port, op);
 }
 
 /* It would have blocked, and the kernel did not arm a poll by itself. */
@@ -119,7 +139,7 @@ static void again_when_ready(portio_port *port, struct op *op)
         /* The program made the descriptor non-blocking: pipes, listeners. */
         op->phase = PHASE_POLL;
     }
-    uring_issue(port, op);
+    issue_rest(port, op);
 }
 
 static void operation_advance(portio_port *port, struct op *op, int32_t result)
@@ -135,7 +155,7 @@ static void operation_advance(portio_port *port, struct op *op, int32_t result)
         } else {
             if (result == -EFAULT)
                 op->retries++;
-            uring_issue(port, op);
+            issue_rest(port, op);
         }
         return;
     }
@@ -144,7 +164,7 @@ static void operation_advance(portio_port *port, struct op *op, int32_t result)
         if (cancelled)
             finish_with(port, op, ECANCELED);
         else
-            uring_issue(port, op);
+            issue_rest(port, op);
         return;
     }
     if (op->phase == PHASE_POLL) {
@@ -157,7 +177,7 @@ static void operation_advance(portio_port *port, struct op *op, int32_t result)
             finish_with(port, op, ECANCELED);
         } else {
             op->phase = PHASE_DIRECT;
-            uring_issue(port, op);
+            issue_rest(port, op);
         }
         return;
     }
@@ -178,7 +198,7 @@ static void operation_advance(portio_port *port, struct op *op, int32_t result)
             finish_with(port, op, ECANCELED);
         } else {
             op->phase = PHASE_POLL;
-            uring_issue(port, op);
+            issue_rest(port, op);
         }
         return;
     }
@@ -191,7 +211,7 @@ static void operation_advance(portio_port *port, struct op *op, int32_t result)
     else if (cancelled)
         finish_with(port, op, ECANCELED);
     else
-        uring_issue(port, op);
+        issue_rest(port, op);
 }
 
 /* The answer to a request to cancel.  "Not found" while the operation is still
