@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 from collections.abc import Iterator
 
@@ -119,3 +120,39 @@ def test_number_used_again(port: portio.Port) -> None:
         key.close()
     for peer in peers:
         peer.close()
+
+
+def test_collected_key(port: portio.Port) -> None:
+    """A key that is being collected does not take the next owner of its number along (K6).
+
+    The collector clears the weak references to all that it has found before it
+    calls the first `__del__`; a number may change its owner in between.
+    """
+    ours, peer = socket.socketpair()
+    number = ours.fileno()
+    found: list[tuple[portio.CompletionKey, socket.socket]] = []
+
+    class Successor:
+        """Garbage that is finalized before the key is."""
+
+        def __del__(self) -> None:
+            ours.close()
+            pair = socket.socketpair()
+            assert number in (pair[0].fileno(), pair[1].fileno())
+            new, new_peer = pair if pair[0].fileno() == number else pair[::-1]
+            found.append((port.associate(new), new_peer))
+
+    gc.collect()
+    garbage: list[object] = [Successor()]
+    garbage += [garbage, port.associate(ours)]
+    with peer:
+        del garbage
+        gc.collect()
+        ((key, new_peer),) = found
+        with new_peer, key:
+            port.submit(portio.Recv(key, bytearray(8)))
+            assert port.get(0) is None
+            new_peer.send(b"hello")
+            completion = port.get(LIMIT)
+            assert completion is not None, "its readiness is lost"
+            assert completion.result() == 5

@@ -305,4 +305,4 @@ class FileMachine(PortMachine):
 
 def test_files(backend: str, *, thread_bound: bool) -> None:
     """A random walk over one file."""
-    walk(functools.partial(FileMachine, backend, thread_bound), examples=40, steps=40)
+    walk(functools.partial(FileMachine, backend, thread_bound), examples=60, steps=40)

@@ -229,4 +229,4 @@ def pair(kind: str) -> tuple[Handle, Handle]:
 
 def test_handles(backend: str, *, thread_bound: bool) -> None:
     """A random walk over associations."""
-    walk(functools.partial(HandleMachine, backend, thread_bound), examples=60, steps=40)
+    walk(functools.partial(HandleMachine, backend, thread_bound), examples=80, steps=40)

@@ -386,4 +386,4 @@ def connected() -> tuple[socket.socket, socket.socket]:
 @pytest.mark.parametrize("machine", [SocketMachine, PipeMachine], ids=["sockets", "pipes"])
 def test_streams(machine: type[StreamMachine], backend: str, *, thread_bound: bool) -> None:
     """A random walk over streams of one kind."""
-    walk(functools.partial(machine, backend, thread_bound), examples=40, steps=40)
+    walk(functools.partial(machine, backend, thread_bound), examples=60, steps=40)

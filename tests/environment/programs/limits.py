@@ -231,27 +231,28 @@ def check(done: int, what: str) -> None:
         sys.exit(SKIP)
 
 
-def small_disk(flags: int = 0) -> Path:
+def small_disk(folder: Path, flags: int = 0) -> None:
     """Mount a disk of 256 KiB that nobody else sees, and that ends with us."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if os.geteuid() == 0:
+    user, group = os.geteuid(), os.getegid()
+    if user == 0:
         check(libc.unshare(CLONE_NEWNS), "unshare")
-    else:
+    else:  # be root in a world of our own
         check(libc.unshare(CLONE_NEWUSER | CLONE_NEWNS), "unshare")
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {group} 1")
     check(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "mount")
-    folder = Path(tempfile.mkdtemp())
-    # The folder is below the mount: let our parent remove it.
-    print(folder, flush=True)
     check(libc.mount(b"none", os.fsencode(folder), b"tmpfs", 0, b"size=256k"), "mount")
     (folder / "file").write_bytes(b"content")
     if flags:
         check(libc.mount(None, os.fsencode(folder), None, flags | MS_REMOUNT, None), "mount")
-    return folder
 
 
-def full_disk(backend: str, kind: str) -> None:
+def full_disk(backend: str, kind: str, path: str) -> None:
     """A write that does not fit says how much did (O8)."""
-    folder = small_disk()
+    folder = Path(path)
+    small_disk(folder)
     block = os.urandom(1 << 20)
     with (
         portio.Port(backend=backend, thread_bound=kind == "thread_bound") as port,
@@ -271,15 +272,14 @@ def full_disk(backend: str, kind: str) -> None:
     print("done")
 
 
-def too_large(backend: str, kind: str) -> None:
+def too_large(backend: str, kind: str, path: str) -> None:
     """A file beyond the limit of the process (RLIMIT_FSIZE), whose signal is ignored."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     block = os.urandom(1 << 20)
     with (
         portio.Port(backend=backend, thread_bound=kind == "thread_bound") as port,
-        portio.open(tempfile.mkstemp()[1], "r+") as file,
+        portio.open(Path(path) / "file", "w+") as file,
     ):
-        os.unlink(file.name)
         key = port.associate(file)
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
         port.submit(portio.Write(key, block))
@@ -299,7 +299,7 @@ def too_large(backend: str, kind: str) -> None:
     print("done")
 
 
-def full_device(backend: str, kind: str) -> None:
+def full_device(backend: str, kind: str, path: str) -> None:
     """The device that is always full."""
     with (
         portio.Port(backend=backend, thread_bound=kind == "thread_bound") as port,
@@ -313,9 +313,10 @@ def full_device(backend: str, kind: str) -> None:
     print("done")
 
 
-def read_only_disk(backend: str, kind: str) -> None:
+def read_only_disk(backend: str, kind: str, path: str) -> None:
     """What cannot be written cannot be opened for writing; reading works."""
-    folder = small_disk(MS_RDONLY)
+    folder = Path(path)
+    small_disk(folder, MS_RDONLY)
     for name, mode in [("file", "r+"), ("file", "w"), ("new", "w"), ("new", "x"), ("file", "w+")]:
         try:
             portio.open(folder / name, mode).close()
