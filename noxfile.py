@@ -8,6 +8,7 @@ the installed package when Python is started at its top.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -18,11 +19,11 @@ nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "types", "docs", "sanitizers", "tests"]
+nox.options.sessions = ["lint", "types", "docs", "sanitizers", "tests", "windows"]
 
 PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.14t"]
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-CHECKED = ["portio", "tests", "examples", "benchmarks", "docs", "noxfile.py"]
+CHECKED = ["portio", "tests", "examples", "benchmarks", "docs", "tools", "noxfile.py"]
 
 # These run the core of the suite again for each feature of the kernel that is
 # switched off.  That has nothing to do with Python, and is done once: with the one
@@ -35,6 +36,12 @@ ADDRESS_SPACE = [
     "--deselect=tests/cli/test_echo.py::test_more_workers_than_the_system_has_room_for",
     "--deselect=tests/conformance/test_pressure.py::test_o14_p6_exhausted_memory_raises_and_loses_nothing",
 ]
+
+# The session `windows`: a Windows python.exe to be used instead of one that is set up
+# under Wine, and whether it is an error when Wine or the compiler is missing.
+WINDOWS_PYTHON = "PORTIO_WINDOWS_PYTHON"
+WINDOWS_REQUIRED = "PORTIO_WINDOWS_REQUIRED"
+WINDOWS_TOOLS = Path("tools/windows").absolute()
 
 
 def install_group(session: nox.Session, group: str) -> None:
@@ -150,3 +157,82 @@ def sanitizer_runtime(session: nox.Session) -> str:
     """Give the runtime that has to be loaded before the engines are."""
     answer = session.run("gcc", "-print-file-name=libasan.so", external=True, silent=True)
     return str(answer).strip()
+
+
+@nox.session
+def windows(session: nox.Session) -> None:
+    """Run the test suite on a Windows CPython under Wine; the arguments go to pytest."""
+    if sys.platform == "win32":
+        session.skip("this is Windows: the session `tests` runs the suite on it")
+    ready = os.environ.get(WINDOWS_PYTHON)
+    needed = ["wine", "x86_64-w64-mingw32-gcc"]
+    if missing := [program for program in needed if shutil.which(program) is None]:
+        told = (
+            f"not installed: {', '.join(missing)}; on Debian: apt-get install "
+            "--no-install-recommends wine wine64 gcc-mingw-w64-x86-64-win32"
+        )
+        session.error(told) if os.environ.get(WINDOWS_REQUIRED) else session.skip(told)
+    requirements = [
+        *PYPROJECT["project"]["dependencies"],
+        *nox.project.dependency_groups(PYPROJECT, "tests"),
+        "colorama",  # pytest and tqdm want it on Windows alone, and pip asks about Linux
+    ]
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    site = Path(session.create_tmp()).absolute() / "site"
+    shutil.rmtree(site, ignore_errors=True)
+    if ready:
+        python = Path(ready).absolute()
+        prefix = Path(os.environ.get("WINEPREFIX", Path.home() / ".wine"))
+        install_for_windows(session, site, *requirements)
+    else:
+        target = Path(f".nox/windows-python-{version}").absolute()
+        session.run("python", str(WINDOWS_TOOLS / "environment.py"), str(target), *requirements)
+        python, prefix = target / "py" / "python.exe", target / "prefix"
+    install_for_windows(session, site, "--no-deps", str(cross_compiled(session, python)))
+    caches = site.parent / "caches"
+    run = ["python", str(WINDOWS_TOOLS / "run.py"), str(prefix), str(python)]
+    try:
+        session.run(
+            *(*run, "-m", "pytest", "-n", "2", "-o", f"cache_dir={caches / 'pytest'}"),
+            *session.posargs,
+            env={
+                "PYTHONPATH": str(site),
+                "PYTHONSAFEPATH": "1",
+                "PORTIO_TEST_BACKENDS": "iocp",  # it has to work
+                # Paths are spelled in another way there.
+                "PYTHONPYCACHEPREFIX": str(caches / "bytecode"),
+                "HYPOTHESIS_STORAGE_DIRECTORY": str(caches / "hypothesis"),
+            },
+        )
+    finally:
+        if not ready:
+            session.run(str(target / "stop"), external=True)
+
+
+def install_for_windows(session: nox.Session, target: Path, *arguments: str) -> None:
+    """Install into a directory what a Windows Python of the same version will import."""
+    session.run(
+        *("pip", "install", "--quiet", "--upgrade", f"--target={target}"),
+        *("--only-binary=:all:", "--platform=win_amd64", "--implementation=cp"),
+        f"--python-version={sys.version_info.major}.{sys.version_info.minor}",
+        *arguments,
+    )
+
+
+def cross_compiled(session: nox.Session, python: Path) -> Path:
+    """Build the wheel for Windows with mingw-w64, as `pip wheel` does on Windows."""
+    session.install(*PYPROJECT["build-system"]["requires"], "cmake", "ninja")
+    wheels = Path(session.create_tmp()).absolute() / "wheels"
+    shutil.rmtree(wheels, ignore_errors=True)
+    session.run(
+        *("pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "."),
+        f"--wheel-dir={wheels}",
+        build_setting("cmake.toolchain-file", str(WINDOWS_TOOLS / "mingw-w64.cmake")),
+        build_setting("cmake.python-hints", "false"),  # those would be about this machine's
+        build_setting("cmake.define.PORTIO_WINDOWS_PYTHON", str(python.parent)),
+        build_setting("cmake.define.Python_EXECUTABLE", f"{session.virtualenv.bin}/python"),
+        build_setting("cmake.define.PORTIO_WERROR", "ON"),
+        env={"_PYTHON_HOST_PLATFORM": "win-amd64"},  # what the wheel is for
+    )
+    (wheel,) = wheels.glob("*.whl")
+    return wheel

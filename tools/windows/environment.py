@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """Set up the official CPython for Windows under Wine, for testing on Linux.
 
@@ -54,9 +53,13 @@ REDISTRIBUTES_PYTHON = "panda3d==1.10.16"
 NOT_OURS = ("api-ms-win-", "tcl8", "tk8", "_tkinter", "_test")
 
 
-def missing_programs() -> list[str]:
-    """Name the programs that have to be installed first."""
-    return [program for program in PROGRAMS if shutil.which(program) is None]
+def check_machine() -> None:
+    """End with a message where something has to be installed first."""
+    if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
+        raise SystemExit(f"not installed: {', '.join(missing)} (Debian: {DEBIAN_PACKAGES})")
+    headers = Path(sysconfig.get_path("include"))
+    if not (headers / "Python.h").exists():
+        raise SystemExit(f"no Python.h in {headers} (Debian: python3-dev)")
 
 
 def pip(*arguments: str) -> None:
@@ -191,9 +194,15 @@ def write_launchers(target: Path) -> None:
 def make_prefix(target: Path) -> None:
     """Have Wine set up its prefix."""
     environment = {**os.environ, **wine_settings(target / "prefix")}
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    subprocess.run(["wineboot", "--init"], env=environment, check=True, **quiet)
-    subprocess.run(["wineserver", "--wait"], env=environment, check=True, **quiet)
+    for command in (["wineboot", "--init"], ["wineserver", "--wait"]):
+        subprocess.run(
+            command,
+            env=environment,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
 
 def describe(requirements: Sequence[str]) -> str:
@@ -211,9 +220,7 @@ def set_up(target: Path, requirements: Sequence[str] = ()) -> None:
     stamp, description = target / "complete.json", describe(requirements)
     if stamp.exists() and stamp.read_text() == description:
         return
-    missing = missing_programs()
-    if missing:
-        raise SystemExit(f"not installed: {', '.join(missing)} (Debian: {DEBIAN_PACKAGES})")
+    check_machine()
     if target.exists():
         if any(target.iterdir()) and not stamp.exists():
             raise SystemExit(f"{target} is in use for something else")

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """Run a program under Wine: its output comes through a pipe, and ends when it ends.
 
