@@ -7,6 +7,7 @@ import faulthandler
 import gc
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,19 @@ import portio
 from support import backends
 from support.drivers import DRIVERS, Driver
 from support.net import Net
+from support.system import WINDOWS, WINE
 from support.watch import HANG_LIMIT
 
 _FDS = Path("/proc/self/fd")
 _ERROR_OUTPUT = pytest.StashKey[int]()
+_WINE = "Wine cannot: "
+
+# What is about the Linux engines alone, and the peers of the benchmarks.
+collect_ignore = (
+    ["native", "benchmarks", "conformance/test_features.py", "environment/test_blocked.py"]
+    if WINDOWS
+    else []
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in (
         "core: the selection that is run again with features of a backend switched off",
         "large: moves gigabytes; needs a few seconds and up to 3 GiB of memory",
+        "wine_limitation(what): Wine cannot do this; runs on Windows itself",
     ):
         config.addinivalue_line("markers", marker)
 
@@ -40,6 +51,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(240))
+        limitation = item.get_closest_marker("wine_limitation")
+        if WINE and limitation is not None:
+            item.add_marker(pytest.mark.skip(reason=f"{_WINE}{limitation.args[0]}"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what was not proved because Wine stood in for Windows."""
+    skipped = Counter(
+        reason.partition(_WINE)[2]
+        for report in terminalreporter.getreports("skipped")
+        if isinstance(report.longrepr, tuple) and _WINE in (reason := report.longrepr[2])
+    )
+    if skipped:
+        terminalreporter.section("limitations of Wine")
+        for what, count in sorted(skipped.items()):
+            terminalreporter.line(f"{what}: {count} tests not run")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -65,10 +92,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def no_leak() -> Iterator[None]:
-    """The test leaves no descriptor behind."""
-    if not _FDS.is_dir():
-        yield
-        return
+    """The test leaves no descriptor, or handle, behind."""
     before = _descriptors()
     yield
     if _descriptors().keys() - before.keys():
@@ -85,6 +109,10 @@ def _new(before: dict[int, str]) -> dict[int, str]:
 
 
 def _descriptors() -> dict[int, str]:
+    if WINDOWS:
+        from support.win32 import handles_of_io
+
+        return handles_of_io()
     found = {}
     for entry in os.listdir(_FDS):
         with contextlib.suppress(OSError):

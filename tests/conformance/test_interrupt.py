@@ -8,7 +8,6 @@ import time
 import pytest
 
 from support.children import Child
-from support.watch import wait_until_task_blocked
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "pthread_kill"), reason="signals of POSIX are sent to a child"
@@ -53,7 +52,7 @@ def test_p8_interrupts_a_blocking_call_within_100_ms(backend: str, role: str) ->
         for _ in range(5):
             child.say("go")
             child.expect("waiting")
-            wait_until_task_blocked(child.pid, child.pid)
+            child.wait_until_blocked()
             sent = time.monotonic()
             child.signal(signal.SIGINT)
             latencies.append(float(child.line()) - sent)
@@ -101,12 +100,12 @@ def test_p8_an_interrupt_that_comes_as_the_wait_begins_is_not_missed(
             child.signal(signal.SIGINT)
             child.write("+")
             if not child.speaks_within(1):
-                wait_until_task_blocked(child.pid, child.pid)
+                child.wait_until_blocked()
                 if not child.speaks_within(0):  # it sleeps, and does not know
                     missed += 1
                     child.signal(signal.SIGINT)
         child.expect("waiting")
-        wait_until_task_blocked(child.pid, child.pid)
+        child.wait_until_blocked()
         child.signal(signal.SIGINT)
         child.write(".")
         child.finish()
@@ -199,12 +198,12 @@ def test_p8_a_handler_that_returns_lets_the_wait_go_on(backend: str, kind: str) 
     """As everywhere in Python since PEP 475; and a handler may post."""
     with Child(HANDLER, backend, kind) as child:
         child.expect("waiting")
-        wait_until_task_blocked(child.pid, child.pid)
+        child.wait_until_blocked()
         child.signal(signal.SIGUSR1)
         child.expect("waiting")
-        wait_until_task_blocked(child.pid, child.pid)
+        child.wait_until_blocked()
         child.signal(signal.SIGUSR2)
-        wait_until_task_blocked(child.pid, child.pid)
+        child.wait_until_blocked()
         child.signal(signal.SIGUSR1)
         child.expect("done")
         child.finish()
@@ -234,7 +233,7 @@ def test_p8_a_handler_may_take_packets_itself(backend: str, kind: str) -> None:
     """The wait that it interrupted sees what the handler has left."""
     with Child(NESTED, backend, kind) as child:
         child.expect("waiting")
-        wait_until_task_blocked(child.pid, child.pid)
+        child.wait_until_blocked()
         child.signal(signal.SIGUSR1)
         child.expect("done")
         child.finish()

@@ -8,7 +8,6 @@ import time
 import pytest
 
 from support.children import Child
-from support.watch import wait_until_task_blocked
 
 from .running import run, talk_to
 
@@ -35,7 +34,7 @@ def test_interrupt(backend: str, kind: str, where: str, timeout: float | None) -
     with talk_to("signals", "interrupted", where, timeout, backend, kind) as child:
         for _ in range(3):
             child.expect("ready")
-            wait_until_task_blocked(child.pid, child.pid)
+            child.wait_until_blocked()
             interrupt(child)
         child.expect("done")
         child.finish()

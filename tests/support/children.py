@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -16,10 +18,17 @@ from typing import Self
 import pytest
 
 import portio
-from support.watch import LIMIT
+from support import control
+from support.system import WINDOWS
+from support.watch import LIMIT, wait_until_task_blocked
 
 _TESTS = Path(__file__).parents[1]
 _PORTIO = Path(portio.__file__).parents[1]
+
+OWN_CONSOLE: int = getattr(subprocess, "CREATE_NO_WINDOW", 0)
+"""Creation flags of a process that alone hears the Ctrl-C that is pressed for it."""
+
+KEYS = {"SIGINT": b"i", "SIGBREAK": b"b"}
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -63,18 +72,47 @@ def _text(output: bytes | str | None) -> str:
     return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
 
 
+class Control:
+    """The connection through which a child on Windows is told what to do."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(LIMIT)
+        self._connection: socket.socket | None = None
+        self.port: int = self._listener.getsockname()[1]
+
+    def order(self, command: bytes) -> None:
+        """Give an order and wait until it is carried out."""
+        if self._connection is None:
+            self._connection, _ = self._listener.accept()
+            self._connection.settimeout(2 * LIMIT)
+        self._connection.sendall(command)
+        assert self._connection.recv(1) == command, "the child has ended"
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._listener.close()
+
+
 class Child:
     """A script that talks with the test, line by line."""
 
     def __init__(self, source: str, *arguments: object, **changes: str) -> None:
+        self._control = Control() if WINDOWS else None
+        source = textwrap.dedent(source)
+        if self._control is not None:
+            source = f"import support.control\nsupport.control.start()\n{source}"
+            changes = {control.VARIABLE: str(self._control.port), **changes}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(source), *map(str, arguments)],
+            [sys.executable, "-c", source, *map(str, arguments)],
             env=environment(**changes),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             bufsize=1,
+            creationflags=OWN_CONSOLE,
         )
         self.pid = self.process.pid
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -119,7 +157,18 @@ class Child:
         self.process.stdin.flush()
 
     def signal(self, number: int) -> None:
-        self.process.send_signal(number)
+        """Send a signal; on Windows, press Ctrl-C or Ctrl-Break."""
+        if self._control is None:
+            self.process.send_signal(number)
+        else:
+            self._control.order(KEYS[signal.Signals(number).name])
+
+    def wait_until_blocked(self) -> None:
+        """Wait until the child's main thread sleeps in the call it is in."""
+        if self._control is None:
+            wait_until_task_blocked(self.pid, self.pid)
+        else:
+            self._control.order(b"w")
 
     def finish(self) -> None:
         """The child must end by itself and with success."""
@@ -145,6 +194,8 @@ class Child:
     ) -> None:
         self.process.kill()
         self.process.wait()
+        if self._control is not None:
+            self._control.close()
         for reader in self._readers:
             reader.join(LIMIT)
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
@@ -155,10 +206,14 @@ class Child:
                 pass
 
     def _stop_with_dump(self) -> None:
-        # faulthandler writes every thread's stack when a fatal signal comes.
-        if self.process.poll() is None and hasattr(os, "kill"):
-            self.process.send_signal(6)
-            self.process.wait(LIMIT)
+        if self.process.poll() is not None:
+            return
+        if self._control is None:
+            self.process.send_signal(signal.SIGABRT)  # faulthandler shows the stacks
+        else:
+            self._control.order(b"d")
+            self.process.kill()
+        self.process.wait(LIMIT)
 
     def _read_lines(self) -> None:
         assert self.process.stdout is not None

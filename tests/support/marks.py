@@ -1,0 +1,16 @@
+"""Marks of tests that some systems cannot run, each with its reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.system import WINDOWS
+
+needs_fork = pytest.mark.skipif(WINDOWS, reason="Windows has no fork")
+needs_posix_signals = pytest.mark.skipif(
+    WINDOWS, reason="Windows has no signals but Ctrl-C and Ctrl-Break, and no timer that sends one"
+)
+needs_unix_sockets = pytest.mark.skipif(WINDOWS, reason="Python has no Unix sockets on this system")
+needs_resource_limits = pytest.mark.skipif(
+    WINDOWS, reason="Windows sets a process no limit of handles, and none on the size of files"
+)

@@ -1,0 +1,249 @@
+"""The part of the Win32 API that the tests use with their own hands."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes import wintypes
+from pathlib import Path
+from typing import Any, Protocol
+
+assert sys.platform == "win32"
+
+_kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+_ntdll = ctypes.WinDLL("ntdll")
+
+GENERIC_READ, GENERIC_WRITE = 0x80000000, 0x40000000
+FILE_SHARE_ALL = 7
+CREATE_NEW, CREATE_ALWAYS, OPEN_EXISTING, OPEN_ALWAYS = 1, 2, 3, 4
+FILE_FLAG_OVERLAPPED = 0x40000000
+FILE_FLAG_BACKUP_SEMANTICS = 0x02000000
+PIPE_ACCESS_INBOUND = 1
+FILE_FLAG_FIRST_PIPE_INSTANCE = 0x00080000
+INVALID_HANDLE_VALUE = ctypes.c_void_p(-1).value
+DUPLICATE_SAME_ACCESS = 2
+ERROR_IO_PENDING, ERROR_BROKEN_PIPE, ERROR_HANDLE_EOF = 997, 109, 38
+WAIT_OBJECT_0, WAIT_TIMEOUT = 0, 258
+THREAD_QUERY_LIMITED_INFORMATION = 0x0800
+OBJECT_TYPE_INFORMATION = 2
+PIPE_SIZE = 65536
+LARGEST_HOLE = 256  # handles; Wine gives out the lowest that is free
+
+_names = itertools.count()
+
+
+class Overlapped(ctypes.Structure):
+    _fields_ = (
+        ("internal", ctypes.c_void_p),
+        ("internal_high", ctypes.c_void_p),
+        ("offset", wintypes.DWORD),
+        ("offset_high", wintypes.DWORD),
+        ("event", ctypes.c_void_p),
+    )
+
+
+def _declare(name: str, result: Any, *arguments: Any) -> Any:
+    function = getattr(_kernel32, name)
+    function.restype, function.argtypes = result, arguments
+    return function
+
+
+_H, _D, _B = wintypes.HANDLE, wintypes.DWORD, wintypes.BOOL
+_create_file = _declare("CreateFileW", _H, wintypes.LPCWSTR, _D, _D, _H, _D, _D, _H)
+_create_pipe = _declare("CreateNamedPipeW", _H, wintypes.LPCWSTR, _D, _D, _D, _D, _D, _D, _H)
+_create_event = _declare("CreateEventW", _H, _H, _B, _B, wintypes.LPCWSTR)
+_read_file = _declare("ReadFile", _B, _H, _H, _D, _H, ctypes.POINTER(Overlapped))
+_write_file = _declare("WriteFile", _B, _H, _H, _D, _H, ctypes.POINTER(Overlapped))
+_result = _declare("GetOverlappedResult", _B, _H, ctypes.POINTER(Overlapped), _H, _B)
+_wait = _declare("WaitForSingleObject", _D, _H, _D)
+_cancel = _declare("CancelIoEx", _B, _H, ctypes.POINTER(Overlapped))
+_close = _declare("CloseHandle", _B, _H)
+_duplicate = _declare("DuplicateHandle", _B, _H, _H, _H, ctypes.POINTER(_H), _D, _B, _D)
+_information = _declare("GetHandleInformation", _B, _H, ctypes.POINTER(_D))
+_current_process = _declare("GetCurrentProcess", _H)
+_handle_count = _declare("GetProcessHandleCount", _B, _H, ctypes.POINTER(_D))
+_open_thread = _declare("OpenThread", _H, _D, _B, _D)
+_thread_times = _declare("GetThreadTimes", _B, _H, *[ctypes.POINTER(wintypes.FILETIME)] * 4)
+_query_object = _ntdll.NtQueryObject
+_query_object.restype = ctypes.c_long
+_query_object.argtypes = (_H, ctypes.c_int, _H, wintypes.ULONG, ctypes.POINTER(wintypes.ULONG))
+
+
+class HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+
+Handle = int | HasFileno
+
+
+def _number(handle: Handle) -> int:
+    return handle if isinstance(handle, int) else handle.fileno()
+
+
+def _error() -> OSError:
+    return ctypes.WinError(ctypes.get_last_error())
+
+
+def _checked(handle: int | None) -> int:
+    if handle in (None, INVALID_HANDLE_VALUE):
+        raise _error()
+    assert handle is not None
+    return handle
+
+
+@contextmanager
+def _overlapped(offset: int) -> Iterator[Overlapped]:
+    """For one transfer, of which no port hears, though the handle belong to one."""
+    event = _checked(_create_event(None, True, False, None))
+    try:
+        yield Overlapped(offset=offset & 0xFFFFFFFF, offset_high=offset >> 32, event=event | 1)
+    finally:
+        _close(event)
+
+
+def _transfer(function: Any, handle: int, buffer: Any, length: int, offset: int) -> int:
+    with _overlapped(offset) as record:
+        moved = _D()
+        started = function(handle, buffer, length, None, ctypes.byref(record))
+        if not started and ctypes.get_last_error() != ERROR_IO_PENDING:
+            raise _error()
+        if not _result(handle, ctypes.byref(record), ctypes.byref(moved), True):
+            raise _error()
+        return moved.value
+
+
+def read(handle: Handle, count: int, offset: int = 0) -> bytes:
+    """What there is, at most so much; waits for the first byte."""
+    buffer = ctypes.create_string_buffer(count)
+    try:
+        moved = _transfer(_read_file, _number(handle), buffer, count, offset)
+    except OSError as error:
+        if error.winerror in (ERROR_BROKEN_PIPE, ERROR_HANDLE_EOF):
+            return b""
+        raise
+    return buffer.raw[:moved]
+
+
+def write(handle: Handle, data: bytes, offset: int = 0) -> int:
+    """Write, and wait until it is done; how many bytes were written."""
+    return _transfer(_write_file, _number(handle), data, len(data), offset)
+
+
+def close(handle: int) -> None:
+    if not _close(handle):
+        raise _error()
+
+
+def is_open(handle: int) -> bool:
+    """Whether this number is one of an open handle now."""
+    return bool(_information(handle, ctypes.byref(_D())))
+
+
+def open_pipe(*, blocking: bool = True) -> tuple[int, int]:
+    """A pipe that portio has not made, which a port can take: its ends for reading, writing."""
+    del blocking  # a handle opened for overlapped I/O has no such mode
+    name = rf"\\.\pipe\portio-test-{os.getpid()}-{next(_names)}"
+    reader = _checked(
+        _create_pipe(
+            name,
+            PIPE_ACCESS_INBOUND | FILE_FLAG_OVERLAPPED | FILE_FLAG_FIRST_PIPE_INSTANCE,
+            *(0, 1, PIPE_SIZE, PIPE_SIZE, 0, None),
+        )
+    )
+    try:
+        writer = _create_file(
+            name, GENERIC_WRITE, 0, None, OPEN_EXISTING, FILE_FLAG_OVERLAPPED, None
+        )
+        return reader, _checked(writer)
+    except OSError:
+        _close(reader)
+        raise
+
+
+def open_file(path: Path | str, mode: str = "r+", *, flags: int = FILE_FLAG_OVERLAPPED) -> int:
+    """A file that portio has not opened, which a port can take unless `flags` say otherwise."""
+    access = {"r": GENERIC_READ, "w": GENERIC_WRITE, "r+": GENERIC_READ | GENERIC_WRITE}[mode]
+    how = OPEN_ALWAYS if mode == "r+" and not flags & FILE_FLAG_BACKUP_SEMANTICS else OPEN_EXISTING
+    return _checked(_create_file(str(path), access, FILE_SHARE_ALL, None, how, flags, None))
+
+
+def fill_pipe(writer: Handle) -> None:
+    """Write until the pipe takes no more."""
+    handle = _number(writer)
+    data = bytes(4096)
+    while True:
+        with _overlapped(0) as record:
+            if not _write_file(handle, data, len(data), None, ctypes.byref(record)):
+                if ctypes.get_last_error() != ERROR_IO_PENDING:
+                    raise _error()
+                if _wait(record.event, 100) == WAIT_OBJECT_0:
+                    continue
+                _cancel(handle, ctypes.byref(record))
+                _result(handle, ctypes.byref(record), ctypes.byref(_D()), True)
+                return
+
+
+def duplicate(handle: Handle) -> int:
+    process, copy = _current_process(), _H()
+    if not _duplicate(
+        process, _number(handle), process, ctypes.byref(copy), 0, False, DUPLICATE_SAME_ACCESS
+    ):
+        raise _error()
+    return _checked(copy.value)
+
+
+def handle_count() -> int:
+    """How many handles of every kind this process has."""
+    count = _D()
+    if not _handle_count(_current_process(), ctypes.byref(count)):
+        raise _error()
+    return count.value
+
+
+def handles() -> dict[int, str]:
+    """The open handles of this process and the name of each one's type."""
+    found: dict[int, str] = {}
+    count = handle_count()  # which Wine says is 0
+    buffer = ctypes.create_string_buffer(1024)
+    last = 0
+    for handle in range(4, 1 << 24, 4):  # handles are multiples of four
+        if len(found) == count if count else handle - last > 4 * LARGEST_HOLE:
+            break
+        if _query_object(handle, OBJECT_TYPE_INFORMATION, buffer, len(buffer), None) == 0:
+            found[handle] = _type_name(buffer)
+            last = handle
+    return found
+
+
+def handles_of_io() -> dict[int, str]:
+    """Those that I/O is done with: sockets, files, pipes and ports.
+
+    The others are Python's and the system's own, which keep events, semaphores and
+    threads, and open them when they are first needed.
+    """
+    return {handle: name for handle, name in handles().items() if name in ("File", "IoCompletion")}
+
+
+def _type_name(buffer: Any) -> str:
+    """OBJECT_TYPE_INFORMATION begins with a UNICODE_STRING."""
+    length = wintypes.USHORT.from_buffer(buffer).value
+    address = ctypes.c_void_p.from_buffer(buffer, ctypes.sizeof(ctypes.c_void_p)).value
+    return ctypes.wstring_at(address, length // 2) if address else ""
+
+
+def processor_time(thread: int) -> int | None:
+    """The processor time of a thread in units of 100 ns; None when it has ended."""
+    handle = _open_thread(THREAD_QUERY_LIMITED_INFORMATION, False, thread)
+    if not handle:
+        return None
+    try:
+        times = [wintypes.FILETIME() for _ in range(4)]
+        if not _thread_times(handle, *map(ctypes.byref, times)):
+            return None
+        return sum(time.dwHighDateTime << 32 | time.dwLowDateTime for time in times[2:])
+    finally:
+        _close(handle)
