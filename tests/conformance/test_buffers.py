@@ -17,6 +17,7 @@ import pytest
 import portio
 from support.drivers import Driver
 from support.net import STREAMS, Net, fill, pattern, recv_all, recv_exactly
+from support.system import LOCAL
 from support.threads import Background
 from support.watch import LIMIT
 
@@ -168,7 +169,7 @@ def test_o3_freed_by_an_error_or_a_cancel(driver: Driver, net: Net) -> None:
 
 def test_o3_no_reference_is_lost_or_kept(driver: Driver, net: Net) -> None:
     """After many operations each object is counted as often as before."""
-    ours, peer = net.pair("unix")
+    ours, peer = net.pair(LOCAL)
     key = driver.associate(ours)
     buffer, data, payload = bytearray(16), bytes(bytearray(b"0123456789")), object()
     driver.result(portio.Send(key, data))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
 import threading
 from collections.abc import Callable
@@ -14,8 +13,10 @@ from typing import Any
 import pytest
 
 import portio
+from support import handles
 from support.drivers import Driver
 from support.net import STREAMS, Net, fill, pattern, recv_count, recv_exactly, reset
+from support.system import LOCAL, WINE
 from support.threads import Background
 from support.watch import LIMIT
 
@@ -289,7 +290,7 @@ def test_o6_cancelling_after_the_port_or_the_key_is_closed(driver: Driver, net: 
 
 def test_o6_a_completed_packet_in_the_queue_stays_what_it_is(port: portio.Port, net: Net) -> None:
     """Done, but not taken yet: too late to cancel, and nothing is lost."""
-    ours, peer = net.pair("unix")
+    ours, peer = net.pair(LOCAL)
     peer.sendall(b"data")
     receive = portio.Recv(port.associate(ours), bytearray(4))
     port.submit(receive, marker := portio.Timer(0))
@@ -306,7 +307,7 @@ def test_o6_a_completed_packet_in_the_queue_stays_what_it_is(port: portio.Port, 
 @pytest.mark.core
 def test_o6_races_with_the_data(driver: Driver, net: Net) -> None:
     """However the race ends there is one completion, and every byte arrives once."""
-    ours, peer = net.pair("unix")
+    ours, peer = net.pair(LOCAL)
     key = driver.associate(ours)
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)  # for what nobody reads yet
     received, sent = bytearray(), bytearray()
@@ -335,7 +336,7 @@ def test_o6_races_with_the_data(driver: Driver, net: Net) -> None:
 
 def test_o6_races_with_a_connecting_client(driver: Driver, net: Net) -> None:
     """A client that was accepted is delivered, one that was not waits for the next Accept."""
-    listener = net.listener("unix")
+    listener = net.listener(LOCAL)
     key = driver.associate(listener)
     peers: list[Any] = []
     accepted = 0
@@ -371,7 +372,7 @@ def test_o6_races_with_a_timer(driver: Driver) -> None:
 def test_o6_races_from_many_threads(make_port: MakePort, net: Net) -> None:
     """Submit, complete and cancel, each in threads of its own."""
     port = make_port(4)
-    ours, peer = net.pair("unix")
+    ours, peer = net.pair(LOCAL)
     key = port.associate(ours)
     count, outcomes = 1500, dict.fromkeys((True, False), 0)
     lock, done_all = threading.Lock(), threading.Event()
@@ -442,21 +443,17 @@ def test_o6_unqueued_operations(driver: Driver) -> None:
 
 def test_o6_a_full_pipe_of_the_programs_own(driver: Driver) -> None:
     """A raw, blocking descriptor: the cancel must not hang on the write."""
-    read_end, write_end = os.pipe()
+    read_end, write_end = handles.open_pipe()
     try:
-        os.set_blocking(write_end, False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                os.write(write_end, bytes(65536))
-        os.set_blocking(write_end, True)
+        handles.fill_pipe(write_end)
         driver.submit(write := portio.Write(driver.associate(write_end), bytes(10)))
         done = cancel_and_wait(driver, write)
         assert cancelled(done)
         assert done.nbytes == 0
         driver.close()
     finally:
-        os.close(read_end)
-        os.close(write_end)
+        handles.close(read_end)
+        handles.close(write_end)
 
 
 def test_o6_the_handle_is_as_good_as_before(driver: Driver, net: Net) -> None:
@@ -466,7 +463,8 @@ def test_o6_the_handle_is_as_good_as_before(driver: Driver, net: Net) -> None:
     driver.submit(send := portio.Send(key, b"never"), receive := portio.Recv(key, bytearray(4)))
     assert cancelled(cancel_and_wait(driver, send))
     assert cancelled(cancel_and_wait(driver, receive))
-    driver.disassociate(key)
-    key = driver.associate(ours)
+    if not WINE:  # which cannot disassociate
+        driver.disassociate(key)
+        key = driver.associate(ours)
     peer.sendall(b"good")
     assert driver.result(portio.Recv(key, bytearray(8))) == 4

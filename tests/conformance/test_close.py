@@ -16,6 +16,7 @@ import portio
 from support.children import run_script
 from support.drivers import Driver
 from support.net import Net, fill, recv_exactly
+from support.system import LOCAL
 from support.threads import Background
 from support.watch import LIMIT, eventually, wait_until_blocked
 
@@ -233,7 +234,7 @@ def test_p7_close_while_others_submit_and_post(make_port: MakePort, net: Net) ->
     """Whoever comes too late hears it; nobody hangs and nothing crashes."""
     for _ in range(10):
         port = make_port()
-        pairs = [net.pair("unix") for _ in range(4)]
+        pairs = [net.pair(LOCAL) for _ in range(4)]
         keys = [port.associate(ours) for ours, _ in pairs]
         start = threading.Barrier(10)
         seen: list[int] = []

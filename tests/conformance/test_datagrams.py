@@ -12,6 +12,7 @@ import pytest
 import portio
 from support.drivers import Driver
 from support.net import Net, pattern
+from support.system import LOCAL
 from support.threads import Background
 
 FAMILIES = ("inet", "inet6", "unix")
@@ -207,7 +208,7 @@ def test_o12_scatter_and_gather_in_one_datagram(driver: Driver, net: Net) -> Non
 
 def test_o12_each_datagram_is_one_receive(driver: Driver, net: Net) -> None:
     """However many receives are pending; none is torn, joined, lost or doubled."""
-    ours, peer = net.datagram("unix"), net.datagram("unix")
+    ours, peer = net.datagram(LOCAL), net.datagram(LOCAL)
     key = driver.associate(ours)
     receives = [portio.RecvFrom(key, bytearray(512)) for _ in range(100)]
     driver.submit(*receives)
@@ -222,7 +223,7 @@ def test_o12_each_datagram_is_one_receive(driver: Driver, net: Net) -> None:
 
 
 def test_o12_one_receive_at_a_time_is_in_order(driver: Driver, net: Net) -> None:
-    ours, peer = net.datagram("unix"), net.datagram("unix")
+    ours, peer = net.datagram(LOCAL), net.datagram(LOCAL)
     key = driver.associate(ours)
     with Background(
         lambda: [peer.sendto(b"%03d" % number, ours.getsockname()) for number in range(100)]

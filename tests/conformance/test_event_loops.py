@@ -15,6 +15,7 @@ import pytest
 
 import portio
 from support.net import Net
+from support.system import LOCAL
 from support.threads import Background
 from support.watch import LIMIT, wait_until_blocked
 
@@ -190,7 +191,7 @@ def test_p11_no_wake_up_is_missed_one_packet_at_a_time(port: portio.Port) -> Non
 def test_p11_no_wake_up_is_missed_with_completions(port: portio.Port, net: Net) -> None:
     """Echoes over several streams and a pipe of posts, all through one descriptor."""
     rounds, streams = 300, 8
-    pairs = [net.pair("unix") for _ in range(streams)]
+    pairs = [net.pair(LOCAL) for _ in range(streams)]
     receives = [portio.Recv(port.associate(ours), bytearray(8)) for ours, _ in pairs]
     port.submit(*receives)
 

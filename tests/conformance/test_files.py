@@ -170,7 +170,7 @@ def test_o1_the_position_of_the_file_is_left_alone(driver: Driver, tmp_path: Pat
         assert driver.result(portio.Write(key, b"x", 9)) == 1
         assert plain.tell() == 4
         assert plain.read() == b"45678x"
-        driver.disassociate(key)
+        driver.let_go(key)
 
 
 @pytest.mark.core
@@ -220,7 +220,7 @@ def test_o8_a_full_device(driver: Driver) -> None:
         assert done.error is not None
         assert done.error.errno == errno.ENOSPC
         assert done.nbytes == 0
-        driver.disassociate(key)
+        driver.let_go(key)
     finally:
         os.close(fd)
 
@@ -236,7 +236,7 @@ def test_o1_devices_without_offsets(driver: Driver) -> None:
         assert driver.result(portio.Read(key, buffer)) >= 1
         assert buffer[:1] == b"\0"
         assert driver.result(portio.Write(key, b"gone")) == 4
-        driver.disassociate(key)
+        driver.let_go(key)
     finally:
         os.close(fd)
 

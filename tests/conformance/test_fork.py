@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from support.children import run_script
+from support.marks import needs_fork
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+pytestmark = needs_fork
 
 PREAMBLE = """
     import gc, os, socket, sys, threading, warnings

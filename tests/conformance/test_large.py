@@ -18,6 +18,7 @@ import pytest
 import portio
 from support.drivers import Driver
 from support.net import Net, recv_count
+from support.system import LOCAL
 from support.threads import Background
 
 pytestmark = pytest.mark.large
@@ -51,7 +52,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_o11_a_send_over_2_gib(driver: Driver, net: Net, region: mmap.mmap) -> None:
-    ours, peer = net.pair("unix")
+    ours, peer = net.pair(LOCAL)
     key = driver.associate(ours)
     send, end = portio.Send(key, region), portio.Shutdown(key)
     with Background(recv_count, peer) as reader:
@@ -63,7 +64,7 @@ def test_o11_a_send_over_2_gib(driver: Driver, net: Net, region: mmap.mmap) -> N
 
 def test_o11_a_gathered_send_over_2_gib(driver: Driver, net: Net, region: mmap.mmap) -> None:
     """No part is over 2 GiB, the sum is."""
-    ours, peer = net.pair("unix")
+    ours, peer = net.pair(LOCAL)
     key = driver.associate(ours)
     with memoryview(region) as view:
         parts = [view[: 1 << 30], view[1 << 30 :], b"tail"]
@@ -79,7 +80,7 @@ def test_o11_a_gathered_send_over_2_gib(driver: Driver, net: Net, region: mmap.m
 
 
 def test_o11_a_receive_into_over_2_gib(driver: Driver, net: Net, region: mmap.mmap) -> None:
-    ours, peer = net.pair("unix")
+    ours, peer = net.pair(LOCAL)
     receive = portio.Recv(driver.associate(ours), region)
     driver.submit(receive)
     peer.sendall(b"a little")
@@ -137,7 +138,7 @@ def test_o11_a_scattered_read_over_2_gib(driver: Driver, folder: Path) -> None:
 
 
 def test_o11_a_sendfile_over_2_gib(driver: Driver, net: Net, folder: Path) -> None:
-    ours, peer = net.pair("unix")
+    ours, peer = net.pair(LOCAL)
     key = driver.associate(ours)
     with portio.open(folder / "sparse", "w+") as source:
         source.truncate(SIZE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
 import time
 import weakref
@@ -15,6 +14,7 @@ import pytest
 import portio
 from support.drivers import Driver
 from support.net import Net
+from support.system import get_affinity, set_affinity
 from support.threads import Background
 from support.watch import wait_until_blocked
 
@@ -29,8 +29,8 @@ class Payload:
 
 
 def test_p1_concurrency_zero_means_the_usable_processors(make_port: MakePort) -> None:
-    assert make_port().concurrency == len(os.sched_getaffinity(0))
-    assert make_port(0).concurrency == len(os.sched_getaffinity(0))
+    assert make_port().concurrency == len(get_affinity())
+    assert make_port(0).concurrency == len(get_affinity())
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 1000])
@@ -39,12 +39,12 @@ def test_p1_concurrency_as_asked(make_port: MakePort, count: int) -> None:
 
 
 def test_p1_concurrency_follows_the_affinity_of_the_process(make_port: MakePort) -> None:
-    usable = os.sched_getaffinity(0)
+    usable = get_affinity()
     try:
-        os.sched_setaffinity(0, {min(usable)})
+        set_affinity({min(usable)})
         assert make_port().concurrency == 1
     finally:
-        os.sched_setaffinity(0, usable)
+        set_affinity(usable)
 
 
 def test_p1_negative_concurrency(backend: str) -> None:

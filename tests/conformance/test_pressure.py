@@ -15,6 +15,7 @@ import portio
 from support.children import run_script
 from support.drivers import Driver
 from support.net import Net, fill, recv_exactly
+from support.system import LOCAL
 from support.threads import Background
 from support.watch import LIMIT, processor_seconds
 
@@ -23,7 +24,7 @@ MakePort = Callable[..., portio.Port]
 
 @pytest.mark.core
 def test_o14_more_operations_than_any_submission_queue_holds(driver: Driver, net: Net) -> None:
-    ours, peer = net.pair("unix")
+    ours, peer = net.pair(LOCAL)
     key = driver.associate(ours)
     receives = [portio.Recv(key, bytearray(1)) for _ in range(20_000)]
     driver.submit(*receives)
@@ -35,7 +36,7 @@ def test_o14_more_operations_than_any_submission_queue_holds(driver: Driver, net
 @pytest.mark.core
 def test_o14_more_completions_than_any_completion_queue_holds(driver: Driver, net: Net) -> None:
     """All of them ready before one is taken."""
-    pairs = [net.pair("unix") for _ in range(50)]
+    pairs = [net.pair(LOCAL) for _ in range(50)]
     receives = []
     for ours, _ in pairs:
         key = driver.associate(ours)
@@ -60,7 +61,7 @@ def test_o14_a_flood_of_immediate_completions(driver: Driver, tmp_path: Any) -> 
 
 def test_o14_cancels_are_never_dropped(driver: Driver, net: Net) -> None:
     """More cancels at once than the submission queue has room for."""
-    pairs = [net.pair("unix") for _ in range(20)]
+    pairs = [net.pair(LOCAL) for _ in range(20)]
     receives = []
     for ours, _ in pairs:
         key = driver.associate(ours)
@@ -77,7 +78,7 @@ def test_o14_many_handles_pending_at_close(make_port: MakePort, net: Net) -> Non
         port = make_port(thread_bound=thread_bound)
         receives = []
         for _ in range(300):
-            ours, _peer = net.pair("unix")
+            ours, _peer = net.pair(LOCAL)
             receives.append(portio.Recv(port.associate(ours), bytearray(1)))
         port.submit(*receives)
         port.close()
@@ -381,7 +382,7 @@ def test_o14_a_loop_without_readers_of_the_descriptor(port: portio.Port, net: Ne
 def test_o14_thousands_of_connections_come_and_go(driver: Driver, net: Net) -> None:
     """More lives than the process has descriptors."""
     limit = min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
-    listener = net.listener("unix")
+    listener = net.listener(LOCAL)
     accept_key = driver.associate(listener)
     for _ in range(0, 1500, 50):
         accepts = [portio.Accept(accept_key) for _ in range(50)]

@@ -16,6 +16,7 @@ import pytest
 import portio
 from support.drivers import Driver
 from support.net import Net
+from support.system import LOCAL
 
 
 def pair_at(net: Net, fd: int) -> tuple[socket.socket, socket.socket]:
@@ -31,7 +32,7 @@ def pair_at(net: Net, fd: int) -> tuple[socket.socket, socket.socket]:
 
 @pytest.mark.core
 def test_k6_the_number_comes_back_after_key_close(driver: Driver, net: Net) -> None:
-    ours, peer = net.pair("unix")
+    ours, peer = net.pair(LOCAL)
     number = ours.fileno()
     for life in range(30):
         old_key = driver.associate(ours, life)
@@ -50,13 +51,13 @@ def test_k6_the_number_comes_back_after_key_close(driver: Driver, net: Net) -> N
             assert isinstance(former.error, portio.OperationCancelledError)
             assert former.key is old_key
         assert all(operation.buffer == bytes(8) for operation in old)
-        driver.disassociate(new_key)
+        driver.let_go(new_key)
 
 
 @pytest.mark.parametrize("how", ["socket.close", "os.close", "dup2"])
 def test_k6_closed_behind_the_ports_back(driver: Driver, net: Net, how: str) -> None:
     """Then the old operations complete somehow, once, and never with the new data."""
-    ours, peer = net.pair("unix")
+    ours, peer = net.pair(LOCAL)
     number = ours.fileno()
     old_key = driver.associate(ours)
     old = portio.Recv(old_key, bytearray(8))
@@ -84,7 +85,7 @@ def test_k6_closed_behind_the_ports_back(driver: Driver, net: Net, how: str) -> 
 
 
 def test_k6_the_old_key_does_not_reach_the_new_handle(driver: Driver, net: Net) -> None:
-    ours, _ = net.pair("unix")
+    ours, _ = net.pair(LOCAL)
     number = ours.fileno()
     old_key = driver.associate(ours)
     driver.close_key(old_key)
@@ -100,7 +101,7 @@ def test_k6_the_old_key_does_not_reach_the_new_handle(driver: Driver, net: Net) 
 
 def test_k6_the_old_key_of_a_silently_closed_handle(driver: Driver, net: Net) -> None:
     """The number is now of a handle that is not associated: it is not the key's to close."""
-    ours, _ = net.pair("unix")
+    ours, _ = net.pair(LOCAL)
     number = ours.fileno()
     old_key = driver.associate(ours)
     os.close(ours.detach())

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 import portio
+from support import handles
 from support.drivers import Driver
 from support.net import STREAMS, Net, fill, pattern, recv_all, recv_exactly
+from support.system import LOCAL
 from support.threads import Background
 
 DATA = pattern(1_000_003)
@@ -123,7 +125,7 @@ def test_o1_an_associated_file_can_be_sent(driver: Driver, net: Net, path: Path)
 
 
 def test_o1_the_same_file_to_many_peers_at_once(driver: Driver, net: Net, path: Path) -> None:
-    pairs = [net.small_pair("unix") for _ in range(6)]
+    pairs = [net.small_pair(LOCAL) for _ in range(6)]
     with portio.open(path) as source:
         keys = [driver.associate(ours) for ours, _ in pairs]
         sends = [portio.SendFile(key, source) for key in keys]
@@ -137,7 +139,7 @@ def test_o1_the_same_file_to_many_peers_at_once(driver: Driver, net: Net, path: 
 
 def test_o8_the_peer_turns_away(driver: Driver, net: Net, tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(bytes(8 << 20))
-    ours, peer = net.small_pair("unix")
+    ours, peer = net.small_pair(LOCAL)
     with portio.open(tmp_path / "source") as source:
         driver.submit(operation := portio.SendFile(driver.associate(ours), source))
 
@@ -155,11 +157,11 @@ def test_o8_the_peer_turns_away(driver: Driver, net: Net, tmp_path: Path) -> Non
 @pytest.mark.core
 def test_o2_a_source_that_cannot_be_read(driver: Driver, net: Net, path: Path) -> None:
     with portio.open(path, "r+") as source:
-        write_only = os.open(path, os.O_WRONLY)
+        write_only = handles.open_file(path, "w")
         try:
             done, received = send(driver, net, write_only)
         finally:
-            os.close(write_only)
+            handles.close(write_only)
         assert done.error is not None
         assert done.error.errno == errno.EBADF
         assert "SendFile" in str(done.error)
@@ -172,7 +174,7 @@ def test_o2_a_source_without_offsets(driver: Driver, net: Net) -> None:
     """A pipe is no file: an error, at once or with the completion."""
     reader, writer = portio.pipe()
     with reader, writer:
-        os.write(writer.fileno(), b"no source")
+        handles.write(writer, b"no source")
         writer.close()
         key = driver.associate(net.pair()[0])
         operation = portio.SendFile(key, reader, 0, 10)

@@ -14,6 +14,7 @@ import pytest
 import portio
 from support.drivers import Driver
 from support.net import STREAMS, Net, number, recv_all, recv_exactly
+from support.system import LOCAL
 from support.threads import Background
 from support.watch import LIMIT
 
@@ -322,7 +323,7 @@ def test_o1_shutdown_ends_our_direction_only(driver: Driver, net: Net, family: s
 
 @pytest.mark.parametrize("how", [socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR])
 def test_o1_shutdown_each_way(driver: Driver, net: Net, how: int) -> None:
-    ours, peer = net.pair("unix")
+    ours, peer = net.pair(LOCAL)
     key = driver.associate(ours)
     assert portio.Shutdown(key, how).how == how
     assert driver.result(portio.Shutdown(key, how)) is None

@@ -12,7 +12,9 @@ import pytest
 import portio
 from support.children import run_script
 from support.drivers import Driver
+from support.marks import needs_posix_signals
 from support.net import STREAMS, Net, pattern, recv_all, recv_exactly, reset
+from support.system import LOCAL
 from support.threads import Background
 from support.watch import LIMIT, eventually
 
@@ -127,7 +129,7 @@ def test_o8_a_vectored_send_in_pieces_of_every_size(driver: Driver, net: Net) ->
 
 @pytest.mark.core
 def test_o8_an_error_says_how_many_bytes_went(driver: Driver, net: Net) -> None:
-    ours, peer = net.small_pair("unix")
+    ours, peer = net.small_pair(LOCAL)
     key = driver.associate(ours)
     driver.submit(send := portio.Send(key, bytes(32 << 20)))
 
@@ -144,13 +146,14 @@ def test_o8_an_error_says_how_many_bytes_went(driver: Driver, net: Net) -> None:
 
 def test_o8_a_send_after_the_peer_is_gone(driver: Driver, net: Net) -> None:
     """An error with the completion; and no SIGPIPE ends the process."""
-    ours, peer = net.pair("unix")
+    ours, peer = net.pair(LOCAL)
     peer.close()
     done = driver.run(portio.Send(driver.associate(ours), b"x"))
     assert isinstance(done.error, BrokenPipeError)
     assert done.nbytes == 0
 
 
+@needs_posix_signals
 def test_o8_no_sigpipe_even_where_it_would_kill(backend: str) -> None:
     script = """
         import os, signal, socket, sys, portio
@@ -259,7 +262,7 @@ def test_o9_receives_and_sends_do_not_wait_for_each_other(driver: Driver, net: N
 
 
 def test_o9_an_echo_in_both_directions_at_once(driver: Driver, net: Net) -> None:
-    ours, peer = net.small_pair("unix")
+    ours, peer = net.small_pair(LOCAL)
     key = driver.associate(ours)
     data = pattern(1 << 20)
     received = bytearray()
@@ -334,7 +337,7 @@ def test_o9_a_send_behind_a_connect(driver: Driver, net: Net) -> None:
 
 
 def test_o9_an_error_does_not_hold_up_what_follows(driver: Driver, net: Net) -> None:
-    ours, peer = net.small_pair("unix")
+    ours, peer = net.small_pair(LOCAL)
     key = driver.associate(ours)
     sends = [portio.Send(key, bytes(1 << 20)) for _ in range(10)]
     driver.submit(*sends)
@@ -347,7 +350,7 @@ def test_o9_submitted_from_several_threads(driver: Driver, net: Net) -> None:
     """Each send goes out whole, and each thread's sends in its order."""
     if driver.port.thread_bound:
         pytest.skip("of a thread-bound port only the owner starts operations")
-    ours, peer = net.small_pair("unix")
+    ours, peer = net.small_pair(LOCAL)
     key = driver.associate(ours)
     size, each, threads = 997, 100, 4
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import threading
 from collections.abc import Callable
@@ -13,8 +12,10 @@ from typing import Any
 import pytest
 
 import portio
+from support import handles
 from support.drivers import Driver
 from support.net import Net
+from support.system import LOCAL
 from support.threads import Background
 from support.watch import LIMIT, eventually
 
@@ -71,7 +72,7 @@ def test_o1_all_are_validated_before_any_is_started(
         peer.recv(1)
     driver.submit(*good)  # they are as good as new
     assert [done.result() for done in driver.wait_for_all(good)] == [16, 8]
-    driver.disassociate(key)  # and nothing is pending
+    driver.let_go(key)  # and nothing is pending
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_o1_whatever_is_wrong_with_one_of_them(
     peer.sendall(b"!")
     assert driver.wait_for(pending).result() == 1
     driver.assert_quiet()
-    driver.disassociate(key)
+    driver.let_go(key)
     peer.setblocking(False)
     with pytest.raises(BlockingIOError):
         peer.recv(1)
@@ -187,7 +188,7 @@ def test_o2_a_descriptor_that_has_gone_bad(driver: Driver) -> None:
     with peer:
         fd = ours.detach()
         key = driver.associate(fd)
-        os.close(fd)
+        handles.close(fd)
         done = driver.run(portio.Send(key, b"x"))
         assert isinstance(done.error, OSError)
         assert done.error.errno == 9  # EBADF
@@ -214,7 +215,7 @@ def test_o4_completed_before_submit_has_returned(make_port: MakePort, net: Net) 
     """Everything is published before the system knows: worker threads take completions
     of ready operations all the time while submit is still on its way."""
     port = make_port(4)
-    ours, peer = net.pair("unix")
+    ours, peer = net.pair(LOCAL)
     key = port.associate(ours)
     seen: list[int] = []
 
@@ -347,7 +348,7 @@ def test_o5_twice_in_one_call(driver: Driver, net: Net) -> None:
     with pytest.raises((RuntimeError, ValueError)):
         driver.submit(receive, receive)
     assert not receive.pending
-    driver.disassociate(key)
+    driver.let_go(key)
 
 
 def test_o5_from_two_threads_at_once_one_wins(make_port: MakePort) -> None:
@@ -418,7 +419,7 @@ def test_o1_lazy_submissions_start_with_the_next_call(
 
 
 def test_o1_lazy_submissions_complete_once_and_in_order(lazy: portio.Port, net: Net) -> None:
-    ours, peer = net.pair("unix")
+    ours, peer = net.pair(LOCAL)
     key = lazy.associate(ours)
     for number in range(300):
         send = portio.Send(key, b"%03d" % number)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
+
+from support.marks import needs_fork
 
 from .running import run
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+pytestmark = needs_fork
 kinds = pytest.mark.parametrize("kind", ["shared", "thread_bound"])
 # Python itself warns of forks in programs with threads; ResourceWarnings must not come.
 WARNINGS = "default,ignore::DeprecationWarning"

@@ -35,7 +35,7 @@ if sys.platform == "win32":
     open_pipe = win32.open_pipe
     open_file = win32.open_file
     fill_pipe = win32.fill_pipe
-    duplicate = win32.duplicate
+    open_folder = win32.open_folder
 else:
 
     def read(handle: Handle, count: int) -> bytes:
@@ -79,8 +79,8 @@ else:
         except BlockingIOError:
             os.set_blocking(number, True)
 
-    def duplicate(handle: Handle) -> int:
-        return os.dup(number_of(handle))
+    def open_folder(path: Path) -> int:
+        return os.open(path, os.O_RDONLY)
 
 
 def unused() -> int:

@@ -14,3 +14,11 @@ needs_unix_sockets = pytest.mark.skipif(WINDOWS, reason="Python has no Unix sock
 needs_resource_limits = pytest.mark.skipif(
     WINDOWS, reason="Windows sets a process no limit of handles, and none on the size of files"
 )
+needs_chosen_numbers = pytest.mark.skipif(
+    WINDOWS, reason="Windows gives handles the numbers that it likes: there is no dup2"
+)
+
+wine_cannot_disassociate = pytest.mark.wine_limitation(
+    "take a handle from its port (FileReplaceCompletionInformation)"
+)
+wine_ignores_concurrency = pytest.mark.wine_limitation("limit the threads that run at a time")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+
+__all__ = ["LOCAL", "WINDOWS", "WINE", "get_affinity", "set_affinity"]
 
 WINDOWS = sys.platform == "win32"
 
@@ -19,3 +22,14 @@ WINE = _is_wine()
 
 LOCAL = "inet" if WINDOWS else "unix"
 """The family of the fastest and roomiest stream on this machine (see support.net)."""
+
+if sys.platform == "win32":
+    from support.win32 import get_affinity, set_affinity
+else:
+
+    def get_affinity() -> set[int]:
+        """The processors that this process may use."""
+        return os.sched_getaffinity(0)
+
+    def set_affinity(processors: set[int]) -> None:
+        os.sched_setaffinity(0, processors)

@@ -19,13 +19,12 @@ _ntdll = ctypes.WinDLL("ntdll")
 
 GENERIC_READ, GENERIC_WRITE = 0x80000000, 0x40000000
 FILE_SHARE_ALL = 7
-CREATE_NEW, CREATE_ALWAYS, OPEN_EXISTING, OPEN_ALWAYS = 1, 2, 3, 4
+OPEN_EXISTING, OPEN_ALWAYS = 3, 4
 FILE_FLAG_OVERLAPPED = 0x40000000
 FILE_FLAG_BACKUP_SEMANTICS = 0x02000000
 PIPE_ACCESS_INBOUND = 1
 FILE_FLAG_FIRST_PIPE_INSTANCE = 0x00080000
 INVALID_HANDLE_VALUE = ctypes.c_void_p(-1).value
-DUPLICATE_SAME_ACCESS = 2
 ERROR_IO_PENDING, ERROR_BROKEN_PIPE, ERROR_HANDLE_EOF = 997, 109, 38
 WAIT_OBJECT_0, WAIT_TIMEOUT = 0, 258
 THREAD_QUERY_LIMITED_INFORMATION = 0x0800
@@ -62,12 +61,16 @@ _result = _declare("GetOverlappedResult", _B, _H, ctypes.POINTER(Overlapped), _H
 _wait = _declare("WaitForSingleObject", _D, _H, _D)
 _cancel = _declare("CancelIoEx", _B, _H, ctypes.POINTER(Overlapped))
 _close = _declare("CloseHandle", _B, _H)
-_duplicate = _declare("DuplicateHandle", _B, _H, _H, _H, ctypes.POINTER(_H), _D, _B, _D)
 _information = _declare("GetHandleInformation", _B, _H, ctypes.POINTER(_D))
 _current_process = _declare("GetCurrentProcess", _H)
 _handle_count = _declare("GetProcessHandleCount", _B, _H, ctypes.POINTER(_D))
 _open_thread = _declare("OpenThread", _H, _D, _B, _D)
 _thread_times = _declare("GetThreadTimes", _B, _H, *[ctypes.POINTER(wintypes.FILETIME)] * 4)
+_Mask = ctypes.c_size_t
+_get_affinity = _declare(
+    "GetProcessAffinityMask", _B, _H, ctypes.POINTER(_Mask), ctypes.POINTER(_Mask)
+)
+_set_affinity = _declare("SetProcessAffinityMask", _B, _H, _Mask)
 _query_object = _ntdll.NtQueryObject
 _query_object.restype = ctypes.c_long
 _query_object.argtypes = (_H, ctypes.c_int, _H, wintypes.ULONG, ctypes.POINTER(wintypes.ULONG))
@@ -167,7 +170,7 @@ def open_pipe(*, blocking: bool = True) -> tuple[int, int]:
 def open_file(path: Path | str, mode: str = "r+", *, flags: int = FILE_FLAG_OVERLAPPED) -> int:
     """A file that portio has not opened, which a port can take unless `flags` say otherwise."""
     access = {"r": GENERIC_READ, "w": GENERIC_WRITE, "r+": GENERIC_READ | GENERIC_WRITE}[mode]
-    how = OPEN_ALWAYS if mode == "r+" and not flags & FILE_FLAG_BACKUP_SEMANTICS else OPEN_EXISTING
+    how = OPEN_ALWAYS if mode == "r+" else OPEN_EXISTING
     return _checked(_create_file(str(path), access, FILE_SHARE_ALL, None, how, flags, None))
 
 
@@ -187,13 +190,8 @@ def fill_pipe(writer: Handle) -> None:
                 return
 
 
-def duplicate(handle: Handle) -> int:
-    process, copy = _current_process(), _H()
-    if not _duplicate(
-        process, _number(handle), process, ctypes.byref(copy), 0, False, DUPLICATE_SAME_ACCESS
-    ):
-        raise _error()
-    return _checked(copy.value)
+def open_folder(path: Path) -> int:
+    return open_file(path, "r", flags=FILE_FLAG_OVERLAPPED | FILE_FLAG_BACKUP_SEMANTICS)
 
 
 def handle_count() -> int:
@@ -247,3 +245,16 @@ def processor_time(thread: int) -> int | None:
         return sum(time.dwHighDateTime << 32 | time.dwLowDateTime for time in times[2:])
     finally:
         _close(handle)
+
+
+def get_affinity() -> set[int]:
+    """The processors that this process may use."""
+    mask, of_system = _Mask(), _Mask()
+    if not _get_affinity(_current_process(), ctypes.byref(mask), ctypes.byref(of_system)):
+        raise _error()
+    return {bit for bit in range(64) if mask.value >> bit & 1}
+
+
+def set_affinity(processors: set[int]) -> None:
+    if not _set_affinity(_current_process(), sum(1 << bit for bit in processors)):
+        raise _error()
