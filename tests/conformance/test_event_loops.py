@@ -6,7 +6,6 @@ import asyncio
 import os
 import select
 import selectors
-import sys
 import threading
 import time
 from typing import Any
@@ -15,12 +14,12 @@ import pytest
 
 import portio
 from support.net import Net
-from support.system import LOCAL
+from support.system import LOCAL, WINDOWS
 from support.threads import Background
 from support.watch import LIMIT, wait_until_blocked
 
 pytestmark = pytest.mark.skipif(
-    sys.platform == "win32", reason="a port's handle cannot be polled on Windows"
+    WINDOWS, reason="a port's handle cannot be polled there: see test_windows.py"
 )
 
 

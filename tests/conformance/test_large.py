@@ -18,7 +18,7 @@ import pytest
 import portio
 from support.drivers import Driver
 from support.net import Net, recv_count
-from support.system import LOCAL
+from support.system import LOCAL, WINDOWS
 from support.threads import Background
 
 pytestmark = pytest.mark.large
@@ -32,7 +32,8 @@ SLOW = 100.0
 @pytest.fixture
 def region() -> Iterator[mmap.mmap]:
     """SIZE bytes, all zero, that take up no memory until they are written."""
-    with mmap.mmap(-1, SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as region:
+    options = {} if WINDOWS else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
+    with mmap.mmap(-1, SIZE, **options) as region:
         if hasattr(mmap, "MADV_NOHUGEPAGE"):
             region.madvise(mmap.MADV_NOHUGEPAGE)
         yield region

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import portio
-from support import handles
 from support.drivers import Driver
 from support.net import Net
 from support.system import LOCAL
@@ -188,7 +187,7 @@ def test_o2_a_descriptor_that_has_gone_bad(driver: Driver) -> None:
     with peer:
         fd = ours.detach()
         key = driver.associate(fd)
-        handles.close(fd)
+        socket.close(fd)
         done = driver.run(portio.Send(key, b"x"))
         assert isinstance(done.error, OSError)
         assert done.error.errno == 9  # EBADF

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from support.children import Child
+from support.marks import needs_posix_signals
 
 from .running import run, talk_to
 
@@ -52,6 +53,7 @@ def test_interrupt_with_workers(backend: str, *, main_first: bool) -> None:
         assert not child.errors()
 
 
+@needs_posix_signals
 @kinds
 @pytest.mark.parametrize("where", ["get", "get_many", "wait"])
 def test_handlers(backend: str, kind: str, where: str) -> None:
@@ -59,6 +61,7 @@ def test_handlers(backend: str, kind: str, where: str) -> None:
     assert run("signals", "handled", where, backend, kind).lines == ["done"]
 
 
+@needs_posix_signals
 @kinds
 def test_handler_posts(backend: str, kind: str) -> None:
     """A packet that a handler posts ends the wait that it has interrupted."""

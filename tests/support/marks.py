@@ -12,7 +12,9 @@ needs_posix_signals = pytest.mark.skipif(
 )
 needs_unix_sockets = pytest.mark.skipif(WINDOWS, reason="Python has no Unix sockets on this system")
 needs_resource_limits = pytest.mark.skipif(
-    WINDOWS, reason="Windows sets a process no limit of handles, and none on the size of files"
+    WINDOWS,
+    reason="Windows limits neither the handles of a process nor the size of its files, and its "
+    "memory only in a job object",
 )
 needs_chosen_numbers = pytest.mark.skipif(
     WINDOWS, reason="Windows gives handles the numbers that it likes: there is no dup2"

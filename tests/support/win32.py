@@ -29,6 +29,7 @@ ERROR_IO_PENDING, ERROR_BROKEN_PIPE, ERROR_HANDLE_EOF = 997, 109, 38
 WAIT_OBJECT_0, WAIT_TIMEOUT = 0, 258
 THREAD_QUERY_LIMITED_INFORMATION = 0x0800
 OBJECT_TYPE_INFORMATION = 2
+FSCTL_SET_SPARSE = 0x000900C4
 PIPE_SIZE = 65536
 LARGEST_HOLE = 256  # handles; Wine gives out the lowest that is free
 
@@ -60,6 +61,7 @@ _write_file = _declare("WriteFile", _B, _H, _H, _D, _H, ctypes.POINTER(Overlappe
 _result = _declare("GetOverlappedResult", _B, _H, ctypes.POINTER(Overlapped), _H, _B)
 _wait = _declare("WaitForSingleObject", _D, _H, _D)
 _cancel = _declare("CancelIoEx", _B, _H, ctypes.POINTER(Overlapped))
+_control = _declare("DeviceIoControl", _B, _H, _D, _H, _D, _H, _D, _H, ctypes.POINTER(Overlapped))
 _close = _declare("CloseHandle", _B, _H)
 _information = _declare("GetHandleInformation", _B, _H, ctypes.POINTER(_D))
 _current_process = _declare("GetCurrentProcess", _H)
@@ -192,6 +194,17 @@ def fill_pipe(writer: Handle) -> None:
 
 def open_folder(path: Path) -> int:
     return open_file(path, "r", flags=FILE_FLAG_OVERLAPPED | FILE_FLAG_BACKUP_SEMANTICS)
+
+
+def make_sparse(handle: Handle) -> None:
+    """Let what is never written of a file take no room."""
+    number = _number(handle)
+    with _overlapped(0) as record:
+        started = _control(
+            number, FSCTL_SET_SPARSE, *(None, 0, None, 0, None), ctypes.byref(record)
+        )
+        if started or ctypes.get_last_error() == ERROR_IO_PENDING:
+            _result(number, ctypes.byref(record), ctypes.byref(_D()), True)
 
 
 def handle_count() -> int:

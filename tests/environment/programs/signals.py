@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 import portio
+from support.watch import wait_until_blocked
 
 
 def waits(
@@ -66,12 +67,10 @@ def pool(main_first: str, backend: str) -> None:
 
         def begin() -> None:
             if main_first == "True":
-                wait_until_asleep(main_thread.native_id or 0)
+                wait_until_blocked(main_thread)
             for worker in workers:
                 worker.start()
-            for worker in workers:
-                wait_until_asleep(worker.native_id or 0)
-            wait_until_asleep(main_thread.native_id or 0)
+            wait_until_blocked(*workers, main_thread)
             print("ready", flush=True)
 
         workers = [threading.Thread(target=serve) for _ in range(3)]
@@ -89,15 +88,6 @@ def pool(main_first: str, backend: str) -> None:
             worker.join()
     assert sorted(taken) == list(range(1000))
     print("done", flush=True)
-
-
-def wait_until_asleep(thread: int) -> None:
-    """Until the kernel calls this thread asleep three times in a row."""
-    asleep = 0
-    while asleep < 3:
-        with open(f"/proc/self/task/{thread}/stat") as file:
-            asleep = asleep + 1 if file.read().rpartition(")")[2].split()[0] == "S" else 0
-        time.sleep(0.01)
 
 
 def handled(where: str, backend: str, kind: str) -> None:
