@@ -14,10 +14,15 @@ from dataclasses import dataclass
 
 import pytest
 
-from support.children import environment
+from support import control as controlled
+from support.children import OWN_CONSOLE, Control, environment
+from support.system import WINDOWS
 from support.watch import LIMIT
 
 PORTIO = [sys.executable, "-m", "portio"]
+
+STOP = signal.SIGINT if WINDOWS else signal.SIGTERM
+"""What a server is asked to stop with."""
 
 # Ctrl-C works as at a terminal, however the tests themselves have been started.
 LAUNCHER = """
@@ -59,8 +64,9 @@ def run(
 class Command:
     """A command that is running."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], control: Control | None = None) -> None:
         self.process = process
+        self._control = control
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._errors: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._readers = [
@@ -85,7 +91,11 @@ class Command:
         return words.removeprefix("listening on ").strip("[]"), int(port)
 
     def signal(self, number: int) -> None:
-        self.process.send_signal(number)
+        """Send a signal; on Windows, press Ctrl-C or Ctrl-Break."""
+        if self._control is None:
+            self.process.send_signal(number)
+        else:
+            self._control.press(number)
 
     def finish(self, limit: float = 100.0) -> Result:
         """Wait for its end."""
@@ -111,7 +121,10 @@ class Command:
         return line.rstrip("\n")
 
     def _abort(self, reason: str) -> None:
-        self.process.send_signal(signal.SIGABRT)  # faulthandler shows the stacks
+        if self._control is None:
+            self.process.send_signal(signal.SIGABRT)  # faulthandler shows the stacks
+        else:
+            self._control.dump(self.process)
         self.process.wait(LIMIT)
         self.join()
         pytest.fail(f"{reason}; standard error:\n{_drain(self._errors)}")
@@ -126,22 +139,33 @@ def start(
 ) -> Iterator[Command]:
     """Start a command; it is killed at the end of the block if it is still running.
 
-    `before` is carried out first, in the process that becomes the command.
+    `before` is carried out first, in the process that becomes the command (on Linux).
     """
+    control = None
+    launcher = [sys.executable, "-c", LAUNCHER.format(before=before), *program]
+    if WINDOWS:
+        assert not before
+        assert program[0] == sys.executable
+        control = Control()
+        variables = {controlled.VARIABLE: str(control.port), **variables}
+        launcher = [sys.executable, "-c", Control.RUN, *program[1:]]
     with subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER.format(before=before), *program, *map(str, arguments)],
+        [*launcher, *map(str, arguments)],
         env=environment(**variables),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        creationflags=OWN_CONSOLE,
     ) as process:
-        command = Command(process)
+        command = Command(process, control)
         try:
             yield command
         finally:
             process.kill()
             command.join()
+            if control is not None:
+                control.close()
 
 
 def receive(client: socket.socket, nbytes: int) -> bytes:

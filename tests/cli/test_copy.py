@@ -27,9 +27,9 @@ from support.watch import eventually
 
 MIB = 1 << 20
 EVERY_STOP = [
-    pytest.param(signal.SIGINT, 130, id="SIGINT"),
-    pytest.param(signal.SIGTERM, 143, id="SIGTERM"),
-    pytest.param(signal.SIGHUP, 129, id="SIGHUP"),
+    pytest.param(number, 128 + number, id=number.name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    if (number := getattr(signal, name, None)) is not None
 ]
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 
+import pytest
+
 import portio.backends
 from cli.command import PORTIO, run
 from support.children import environment
+from support.system import WINDOWS
 
 
 def test_tells_every_backend_and_its_state() -> None:
@@ -64,6 +67,7 @@ def test_reader_that_goes_away_is_one_line() -> None:
     assert errors == "portio info: Broken pipe\n"
 
 
+@pytest.mark.skipif(WINDOWS, reason="Windows has no device that is always full")
 def test_full_device_is_one_line() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(

@@ -75,6 +75,8 @@ def _text(output: bytes | str | None) -> str:
 class Control:
     """The connection through which a child on Windows is told what to do."""
 
+    RUN = "import support.control; support.control.run()"
+
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(LIMIT)
@@ -88,6 +90,17 @@ class Control:
             self._connection.settimeout(2 * LIMIT)
         self._connection.sendall(command)
         assert self._connection.recv(1) == command, "the child has ended"
+
+    def press(self, number: int) -> None:
+        """Press the keys that send this signal."""
+        self.order(KEYS[signal.Signals(number).name])
+
+    def dump(self, process: subprocess.Popen[str]) -> None:
+        """Have the child show every thread's stack, and end it."""
+        try:
+            self.order(b"d")
+        finally:
+            process.kill()
 
     def close(self) -> None:
         if self._connection is not None:
@@ -161,7 +174,7 @@ class Child:
         if self._control is None:
             self.process.send_signal(number)
         else:
-            self._control.order(KEYS[signal.Signals(number).name])
+            self._control.press(number)
 
     def wait_until_blocked(self) -> None:
         """Wait until the child's main thread sleeps in the call it is in."""
@@ -211,8 +224,7 @@ class Child:
         if self._control is None:
             self.process.send_signal(signal.SIGABRT)  # faulthandler shows the stacks
         else:
-            self._control.order(b"d")
-            self.process.kill()
+            self._control.dump(self.process)
         self.process.wait(LIMIT)
 
     def _read_lines(self) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import runpy
 import signal
 import socket
 import sys
@@ -29,6 +30,21 @@ def start() -> None:
     if port is not None:
         connection = socket.create_connection(("127.0.0.1", int(port)))
         threading.Thread(target=_obey, args=[connection], daemon=True).start()
+
+
+def run() -> None:
+    """Be `python ARGUMENT...` for the arguments that follow, and obey."""
+    start()
+    option, *rest = sys.argv[1:]
+    if option == "-m":
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif option == "-c":
+        sys.argv = ["-c", *rest[1:]]
+        exec(rest[0], {"__name__": "__main__"})  # noqa: S102 - as Python does
+    else:
+        sys.argv = [option, *rest]
+        runpy.run_path(option, run_name="__main__")
 
 
 def _obey(connection: socket.socket) -> None:
