@@ -176,6 +176,12 @@ class Engine:
             return OSError(errno.EBUSY, f"{what or 'the handle'} has operations pending")
         if code == lib.PORTIO_NO_MEMORY:
             return MemoryError(what)
+        if code == lib.PORTIO_NOT_OVERLAPPED:
+            return OSError(
+                errno.EINVAL,
+                f"{what or 'the handle'}: it was not opened for overlapped I/O, which a completion "
+                "port needs; open files with portio.open and pipes with portio.pipe",
+            )
         if code == lib.PORTIO_UNSUPPORTED:
             return errors.NotSupportedError(
                 errno.ENOTSUP, f"{what or 'the operation'} is not supported on this system"

@@ -16,7 +16,9 @@ class of its own: it is never mistaken for a reset or a closed connection.
 from __future__ import annotations
 
 import errno
-import os
+import sys
+
+from portio import system
 
 __all__ = [
     "BackendUnavailableError",
@@ -58,13 +60,19 @@ def port_closed() -> PortClosedError:
 def from_system(code: int, text: str = "") -> OSError:
     """The OSError for `code`, an error number of the system.
 
-    `text` comes before the system's own description of the error.
+    `text` comes before the system's own description of the error.  The `errno` is
+    the portable one; on Windows `winerror` is `code`.
     """
-    described = os.strerror(code)
+    number, described = system.explain(code)
     if text:
         described = f"{text}: {described}"
-    if code == errno.ECANCELED:
-        return OperationCancelledError(code, described)
-    if code == errno.ENOTSUP:
-        return NotSupportedError(code, described)
-    return OSError(code, described)  # OSError picks the subclass for the errno
+    error: OSError
+    if number == errno.ECANCELED:
+        error = OperationCancelledError(number, described)
+    elif number == errno.ENOTSUP:
+        error = NotSupportedError(number, described)
+    else:
+        error = OSError(number, described)  # which picks the subclass for the errno
+    if sys.platform == "win32":
+        error.winerror = code
+    return error

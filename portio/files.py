@@ -12,12 +12,12 @@ complete; `CompletionKey.close` takes the descriptor away by `surrender`.
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 import warnings
 import weakref
 from typing import TYPE_CHECKING, Any
+
+from portio import system
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,15 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["File", "Handle", "PipeEnd", "open", "pipe"]
 
-_MODES = {
-    "r": os.O_RDONLY,
-    "r+": os.O_RDWR,
-    "w": os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
-    "w+": os.O_RDWR | os.O_CREAT | os.O_TRUNC,
-    "x": os.O_WRONLY | os.O_CREAT | os.O_EXCL,
-    "x+": os.O_RDWR | os.O_CREAT | os.O_EXCL,
-}
-_ALWAYS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+_MODES = ("r", "r+", "w", "w+", "x", "x+")
 
 
 class Handle:
@@ -65,7 +57,7 @@ class Handle:
         return self._descriptor < 0
 
     def fileno(self) -> int:
-        """The descriptor; ValueError when it is closed."""
+        """The descriptor, on Windows the HANDLE; ValueError when it is closed."""
         if self._descriptor < 0:
             raise ValueError(f"{self!r} is closed")
         return self._descriptor
@@ -90,7 +82,7 @@ class Handle:
     @staticmethod
     def close_descriptor(descriptor: int) -> None:
         """Closes a descriptor of this kind."""
-        os.close(descriptor)
+        system.close(descriptor)
 
     def attach(self, key: CompletionKey) -> None:
         """A port has made `key` for this handle."""
@@ -124,16 +116,13 @@ class File(Handle):
 
     def size(self) -> int:
         """The size of the file (or the block device) in bytes; asks the system."""
-        status = os.fstat(self.fileno())
-        if stat.S_ISBLK(status.st_mode):
-            return os.lseek(self.fileno(), 0, os.SEEK_END)
-        return status.st_size
+        return system.file_size(self.fileno())
 
     def truncate(self, size: int) -> None:
         """Makes the file `size` bytes long, with zeros where it grows."""
         if size < 0:
             raise ValueError(f"size must not be negative: {size}")
-        os.ftruncate(self.fileno(), size)
+        system.truncate(self.fileno(), size)
 
 
 class PipeEnd(Handle):
@@ -150,8 +139,10 @@ def open(  # noqa: A001 (portio.open)
     `mode` is ``r``, ``r+``, ``w``, ``w+``, ``x`` or ``x+``, with the meaning that
     they have for the built-in `open`; files are binary always, and the letter
     ``b`` may be there.  There is no append mode: operations name their offset.
-    `permissions` are those of a new file, before the umask.  The descriptor is
-    not inheritable.
+    `permissions` are those of a new file, before the umask; on Windows a file
+    without any right to write is made read-only, and others may read, write, rename
+    and delete the file while it is open, as elsewhere.  The descriptor is not
+    inheritable.
 
     Raises ValueError for another mode, and the OSError that the system gives
     (FileNotFoundError, IsADirectoryError, …).
@@ -162,12 +153,7 @@ def open(  # noqa: A001 (portio.open)
     if short not in _MODES:
         hint = "; operations name their offset, so there is no append" if "a" in mode else ""
         raise ValueError(f"mode must be one of {', '.join(_MODES)}, not {mode!r}{hint}")
-    descriptor = os.open(path, _MODES[short] | _ALWAYS, permissions)
-    file = File(descriptor, path, short)
-    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-        file.close()
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    return file
+    return File(system.open_file(path, short, permissions), path, short)
 
 
 def pipe() -> tuple[PipeEnd, PipeEnd]:
@@ -175,5 +161,5 @@ def pipe() -> tuple[PipeEnd, PipeEnd]:
 
     Neither is inheritable.  Raises the OSError that the system gives.
     """
-    reader, writer = os.pipe()
+    reader, writer = system.open_pipe()
     return PipeEnd(reader, reader, "r"), PipeEnd(writer, writer, "w")

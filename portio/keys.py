@@ -23,6 +23,7 @@ import socket
 from operator import index
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from portio import system
 from portio.files import Handle
 from portio.registry import Identity, identify, registry
 
@@ -51,14 +52,14 @@ HandleLike: TypeAlias = "socket.socket | Handle | int | HasFileno"
 
 
 def descriptor_of(handle: HandleLike) -> int:
-    """The descriptor of `handle`.
+    """The descriptor of `handle`; on Windows the HANDLE or SOCKET.
 
     Raises TypeError when it has none by its type, ValueError when it is closed.
     """
     if isinstance(handle, int):
         descriptor = handle
-    elif callable(fileno := getattr(handle, "fileno", None)):
-        descriptor = index(fileno())
+    elif callable(getattr(handle, "fileno", None)):
+        descriptor = index(system.descriptor_getter(handle)())
     else:
         kind = type(handle).__name__
         raise TypeError(
@@ -168,7 +169,8 @@ class CompletionKey:
             finally:
                 port._close_descriptor(self, Handle.close_descriptor)
         elif isinstance(handle, int) or not callable(close := getattr(handle, "close", None)):
-            port._close_descriptor(self, Handle.close_descriptor)
+            # Where sockets and files are not closed alike, the engine has told them apart.
+            port._close_descriptor(self, socket.close if self._family else system.close)
         else:
             # An object of a class that we do not know closes its own number.
             port._abandon(self._id)
@@ -282,14 +284,14 @@ def number_of(handle: HandleLike) -> Callable[[], int]:
     """A function that gives the descriptor of `handle` at any later time."""
     if isinstance(handle, int):
         return handle.__index__
-    return handle.fileno
+    return system.descriptor_getter(handle)
 
 
 def _has_number(handle: HandleLike, descriptor: int) -> bool:
     if isinstance(handle, int):
         return handle == descriptor
     try:
-        return handle.fileno() == descriptor
+        return system.descriptor_getter(handle)() == descriptor
     except (OSError, ValueError):  # what closed files raise
         return False
 

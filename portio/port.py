@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 import threading
 import warnings
 from collections import deque
@@ -26,7 +25,7 @@ from operator import index
 from threading import get_ident
 from typing import TYPE_CHECKING
 
-from portio import backends, errors, lifetime
+from portio import backends, errors, lifetime, system
 from portio.backends import switches
 from portio.engine import raise_forked
 from portio.files import Handle
@@ -98,7 +97,7 @@ class Port(Submission):
         natives = backends.choose(backend)
         lifetime.close_graves()
         numbers.read(natives[0].lib)
-        self._concurrency = concurrency or _usable_processors()
+        self._concurrency = concurrency or system.usable_processors()
         self._closing = threading.RLock()
         self._owner_thread = threading.current_thread() if thread_bound else None
         self._owner_native_id = threading.get_native_id()
@@ -149,19 +148,40 @@ class Port(Submission):
         0 until there are none.  Do not read from it and do not close it.  It is the
         same for the life of the port.
 
-        Raises `PortClosedError`, `NotSupportedError` where there is none,
-        RuntimeError in another thread than the owner of a thread-bound port and in
+        Raises `PortClosedError`, `NotSupportedError` where there is none (on
+        Windows; see `handle`), RuntimeError in another thread than the owner of a thread-bound port and in
         a forked child.
         """
         descriptor = self._lib.portio_fileno(self._native)
         if descriptor < 0:
             raise self._refusal(descriptor, "fileno")
+        self._speak_of_all()
+        return descriptor
+
+    def _speak_of_all(self) -> None:
+        """From now on no packet waits where `fileno` or `handle` cannot tell of it."""
         self._batch = 1
         self._wakes_others = True
         if left := self._left:
             self._left = 0
             self._rescue([], self._kept[-left:])
-        return descriptor
+
+    @property
+    def handle(self) -> int:
+        """The HANDLE of the kernel's port, on Windows.
+
+        For event loops that wait for HANDLEs: it is signalled while a packet is
+        queued.  Do not take packets from it and do not close it.
+
+        Raises `PortClosedError`, `NotSupportedError` where there is none (use
+        `fileno`), RuntimeError in another thread than the owner of a thread-bound
+        port and in a forked child.
+        """
+        handle = self._lib.portio_system_handle(self._native)
+        if handle < 0:
+            raise self._refusal(handle, "handle")
+        self._speak_of_all()
+        return handle
 
     # ---- handles ----
 
@@ -188,15 +208,17 @@ class Port(Submission):
             holder, stale = registry.check(descriptor, identity)
             for lost in stale:
                 lost.lose()
-            if holder is not None:
-                raise OSError(
-                    errno.EBUSY,
-                    f"{handle!r} belongs to a port already; close or disassociate its key first",
-                )
+            if holder is not None and not system.KERNEL_KEEPS_OWNERS:
+                raise _has_owner(handle)
             try:
                 refused = self._lib.portio_handle_open(self._native, descriptor, opened)
                 if refused:
-                    raise self._refusal(refused, f"associating {handle!r}")
+                    error = self._refusal(refused, f"associating {handle!r}")
+                    if isinstance(error, OSError) and error.errno == errno.EBUSY:
+                        error = _has_owner(handle)
+                    raise error
+                if holder is not None:  # the number was closed behind its back, and is a new one's
+                    holder.lose()
                 key.attach(self, handle, descriptor, identity, opened)
                 registry.add(descriptor, identity, key)
             except BaseException:
@@ -260,6 +282,10 @@ class Port(Submission):
             if not self._closed:
                 owner = self._owner_thread
                 ended = owner is not None and lifetime.has_ended(owner, self._owner_native_id)
+                if system.KERNEL_KEEPS_OWNERS:
+                    # The port gives back what is its own, and asks by the number.
+                    for lost in registry.lost_by(self):
+                        self._lib.portio_handle_abandon(self._native, lost._id)
                 refused = self._lib.portio_port_close(self._native, int(ended))
                 if refused:
                     raise self._refusal(refused, "closing the port")
@@ -318,8 +344,11 @@ class Port(Submission):
         if self._forked or self._closed:
             return
         lib = self._lib
-        if lib.portio_handle_release(self._native, handle) == lib.PORTIO_WRONG_THREAD:
+        refused = lib.portio_handle_release(self._native, handle)
+        if refused == lib.PORTIO_WRONG_THREAD:
             self._orphans.append((lib.portio_handle_release, handle))
+        elif refused == lib.PORTIO_UNSUPPORTED:  # it stays this port's, but open, and nobody's key
+            lib.portio_handle_abandon(self._native, handle)
 
     def _abandon(self, handle: int) -> None:
         """The descriptor behind a handle is not ours to close: ends the operations."""
@@ -376,14 +405,23 @@ class Blocking:
             self._port._lib.portio_blocking(self._port._native, 0)
 
 
+def _has_owner(handle: HandleLike) -> OSError:
+    return OSError(
+        errno.EBUSY,
+        f"{handle!r} belongs to a port already; close or disassociate its key first",
+    )
+
+
 def _create(port: Port, native: Native, *, thread_bound: bool, lazy_submit: bool) -> CData:
     """A new port of the engine, freed with the last reference to what this returns."""
     options = native.ffi.new("portio_options *")
     options.concurrency = port.concurrency
     options.thread_bound = thread_bound
     options.lazy_submit = lazy_submit
-    if native.name == "io_uring" and (text := os.environ.get(switches.VARIABLE)):
-        switched = switches.parse(text, backends.feature_names(native))
+    options.main_thread = threading.main_thread().native_id or 0
+    variable = switches.VARIABLES.get(native.name)
+    if variable is not None and (text := os.environ.get(variable)):
+        switched = switches.parse(text, backends.feature_names(native), variable)
         options.disabled_features = switched.disabled_features
         options.submission_entries = switched.submission_entries
         options.completion_entries = switched.completion_entries
@@ -392,12 +430,3 @@ def _create(port: Port, native: Native, *, thread_bound: bool, lazy_submit: bool
     if refused:
         raise port._refusal(refused, f"creating a port ({native.name})")
     return native.ffi.gc(created[0], native.lib.portio_port_free)
-
-
-def _usable_processors() -> int:
-    """How many processors this process may use."""
-    if sys.version_info >= (3, 13):
-        return os.process_cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)) or 1
-    return os.cpu_count() or 1

@@ -1,8 +1,9 @@
 """Which descriptors of this process belong to a port (contract K1 and K6).
 
 One registry for all ports and backends, because the system's own rule, one port
-for each handle, holds on Windows only, and there says no more than "invalid
-parameter".
+for each handle, holds on Windows only.  There the kernel has the last word
+(`system.KERNEL_KEEPS_OWNERS`): it knows duplicates, and which number is a new
+handle's; the registry only says which key to drop then.
 
 An entry is a descriptor's number, a weak reference to its key, and the identity
 of the file behind it (device and inode) at the time of the association.  It
@@ -24,11 +25,11 @@ all: a dead weak reference says enough.
 
 from __future__ import annotations
 
-import os
-import stat
 import threading
 import weakref
 from typing import TYPE_CHECKING, NamedTuple
+
+from portio import system
 
 if TYPE_CHECKING:
     from portio.keys import CompletionKey
@@ -46,11 +47,8 @@ class Identity(NamedTuple):
 
 def identify(descriptor: int) -> Identity | None:
     """The identity of what `descriptor` means now; None when it cannot be told."""
-    try:
-        status = os.fstat(descriptor)
-    except (OSError, OverflowError):
-        return None
-    return Identity(status.st_dev, status.st_ino, stat.S_ISSOCK(status.st_mode))
+    known = system.identify(descriptor)
+    return Identity(*known) if known is not None else None
 
 
 class _Entry(NamedTuple):
@@ -101,6 +99,16 @@ class Registry:
         self._entries[descriptor] = _Entry(weakref.ref(key), identity)
         if identity is not None and identity.is_socket:
             self._sockets[identity] = descriptor
+
+    def lost_by(self, port: object) -> list[CompletionKey]:
+        """The keys of `port` whose handles were closed behind our back."""
+        with self.lock:
+            keys = [(descriptor, entry.key()) for descriptor, entry in self._entries.items()]
+        return [
+            key
+            for descriptor, key in keys
+            if key is not None and key.port is port and not key.means(descriptor)
+        ]
 
     def remove(self, descriptor: int, key: CompletionKey | None = None) -> None:
         """Drops the entry of `descriptor`, if there is one (and it is `key`'s)."""

@@ -1,5 +1,5 @@
 /* The C side of the door: the declarations of native.cdef.txt, and what the
-   C code of the Linux engines agrees on beside them. */
+   C code of the engines agrees on beside them. */
 #ifndef PORTIO_NATIVE_H
 #define PORTIO_NATIVE_H
 
@@ -17,7 +17,7 @@ _Static_assert(sizeof(portio_vector) == 16, "Python fills vectors as pairs of 64
 #define PORTIO_SLOT_BITS 24
 #define PORTIO_SLOT_MASK ((1u << PORTIO_SLOT_BITS) - 1)
 
-/* Absolute deadlines are CLOCK_MONOTONIC nanoseconds. */
+/* Linux: absolute deadlines are CLOCK_MONOTONIC nanoseconds. */
 #define DEADLINE_POLL INT64_C(0)
 #define DEADLINE_NEVER INT64_MAX
 

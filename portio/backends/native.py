@@ -48,6 +48,7 @@ class Library(Protocol):
     PORTIO_NO_MEMORY: int
     PORTIO_UNSUPPORTED: int
     PORTIO_INVALID: int
+    PORTIO_NOT_OVERLAPPED: int
     PORTIO_SYSTEM: int
 
     PORTIO_STREAM_SOCKET: int
@@ -63,6 +64,7 @@ class Library(Protocol):
     portio_port_close: Callable[[CData, int], int]
     portio_port_free: Callable[[CData], None]
     portio_fileno: Callable[[CData], int]
+    portio_system_handle: Callable[[CData], int]
 
     portio_handle_open: Callable[[CData, int, CData], int]
     portio_handle_release: Callable[[CData, int], int]

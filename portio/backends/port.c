@@ -126,6 +126,16 @@ int64_t portio_fileno(portio_port *port)
     return result;
 }
 
+int64_t portio_system_handle(portio_port *port)
+{
+    int refused = port_enter(port);
+    if (refused != 0)
+        return refused;
+    bool closing = atomic_load(&port->closing);
+    port_leave(port);
+    return closing ? PORTIO_CLOSED : PORTIO_UNSUPPORTED; /* it has a descriptor */
+}
+
 /* ---- operations ---- */
 
 static int request_check(portio_port *port, const portio_request *request)

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from portio import system
+
 __all__ = ["SYSTEMS", "Reason", "not_built", "probe_failed"]
 
 #: The system that each backend is for, as `sys.platform` begins and as people say.
@@ -53,7 +55,10 @@ def probe_failed(name: str, call: str, code: int) -> Reason:
         return _io_uring_forbidden(call)
     if name == "io_uring" and code == errno.ENOSYS:
         return _io_uring_missing(call)
-    told = f"{call} failed: {os.strerror(code)}"
+    _, text = system.explain(code)
+    told = f"{call} failed: {text}"
+    if name == "iocp":
+        return Reason(told, "look the error up in Microsoft's documentation of that call")
     if code == errno.ENOMEM:
         return Reason(told, "raise the limit of locked memory (ulimit -l), or free memory")
     if code in (errno.EMFILE, errno.ENFILE):

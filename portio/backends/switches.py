@@ -1,10 +1,10 @@
-"""The debugging switch of the io_uring engine: PORTIO_IO_URING.
+"""The debugging switches of the engines: PORTIO_IO_URING and PORTIO_IOCP.
 
 A list of words with commas between them, read whenever a port is created:
 
-- ``no-NAME`` makes the engine work as on a kernel without the feature NAME
+- ``no-NAME`` makes the engine work as on a system without the feature NAME
   (``python -m portio info`` lists the names);
-- ``sq=N`` and ``cq=N`` set the sizes of the submission and the completion queue.
+- ``sq=N`` and ``cq=N`` set the sizes of io_uring's submission and completion queue.
 
 With it the paths for older kernels and for full queues are tested on a new one.
 It changes no result that a program can see, only how the engine gets there.
@@ -15,9 +15,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["VARIABLE", "Switches", "parse"]
+__all__ = ["VARIABLE", "VARIABLES", "Switches", "parse"]
 
 VARIABLE = "PORTIO_IO_URING"
+#: The switch of each engine that has one.
+VARIABLES = {"io_uring": VARIABLE, "iocp": "PORTIO_IOCP"}
 _LARGEST_RING = 1 << 15  # io_uring_setup(2): IORING_MAX_ENTRIES
 
 
@@ -29,13 +31,13 @@ class Switches(NamedTuple):
     completion_entries: int = 0
 
 
-def parse(text: str, features: Sequence[str]) -> Switches:
+def parse(text: str, features: Sequence[str], variable: str = VARIABLE) -> Switches:
     """What `text` says; `features` are the names that the engine knows, bit 0 first.
 
     Raises ValueError for a word that means nothing.
     """
     disabled = 0
-    sizes = {"sq": 0, "cq": 0}
+    sizes = {"sq": 0, "cq": 0} if variable == VARIABLE else {}
     for word in text.replace(",", " ").split():
         name, _, value = word.partition("=")
         if name in sizes and value:
@@ -43,9 +45,9 @@ def parse(text: str, features: Sequence[str]) -> Switches:
         elif word.startswith("no-") and word[3:] in features:
             disabled |= 1 << features.index(word[3:])
         else:
-            known = ", ".join(["sq=N", "cq=N", *(f"no-{feature}" for feature in features)])
-            raise ValueError(f"{VARIABLE}: unknown word {word!r}; known are: {known}")
-    return Switches(disabled, sizes["sq"], sizes["cq"])
+            words = [f"{size}=N" for size in sizes] + [f"no-{feature}" for feature in features]
+            raise ValueError(f"{variable}: unknown word {word!r}; known are: {', '.join(words)}")
+    return Switches(disabled, sizes.get("sq", 0), sizes.get("cq", 0))
 
 
 def _size(word: str, value: str) -> int:

@@ -324,8 +324,9 @@ class SendFile(ExtendedOperation[int]):
     `count` None sends up to the end of the file; it also completes there when
     `count` is larger.  The bytes do not pass through Python.  The file's own
     position is neither used nor changed, and the file need not belong to a port.
-    The operation keeps `file` alive; a program that closes it, or a descriptor
-    given as an int, before the completion, has a bug.
+    A descriptor given as an int is a HANDLE on Windows.  The operation keeps `file`
+    alive; a program that closes it, or such a descriptor, before the completion, has
+    a bug.
     """
 
     __slots__ = ("count", "file", "offset")

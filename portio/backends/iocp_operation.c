@@ -1,0 +1,534 @@
+/* The life of an operation, from submission to completion: see iocp.h for its
+   states and for who may touch what. */
+#include "iocp.h"
+
+#include <stdlib.h>
+
+void op_list_append(struct op_list *list, struct op *op)
+{
+    op->next = NULL;
+    op->previous = list->tail;
+    if (list->tail != NULL)
+        list->tail->next = op;
+    else
+        list->head = op;
+    list->tail = op;
+}
+
+void op_list_remove(struct op_list *list, struct op *op)
+{
+    if (op->previous != NULL)
+        op->previous->next = op->next;
+    else
+        list->head = op->next;
+    if (op->next != NULL)
+        op->next->previous = op->previous;
+    else
+        list->tail = op->previous;
+    op->next = op->previous = NULL;
+}
+
+/* ---- steps ---- */
+
+enum step op_step(portio_port *port, struct op *op)
+{
+    switch (op->kind) {
+    case PORTIO_TIMER:
+        return timer_step(port, op);
+    case PORTIO_READ:
+    case PORTIO_WRITE:
+    case PORTIO_SYNC:
+        return file_step(port, op);
+    case PORTIO_SENDFILE:
+        return sendfile_step(port, op);
+    default:
+        return socket_step(port, op);
+    }
+}
+
+bool op_settle(portio_port *port, struct op *op, uint32_t error, DWORD bytes)
+{
+    if (error != 0 && (op->handle->closing || error_is_abort(error))) {
+        op->error = op->end_wanted ? 0 : ERROR_OPERATION_ABORTED;
+        return true;
+    }
+    switch (op->kind) {
+    case PORTIO_READ:
+    case PORTIO_WRITE:
+        return file_settle(op, error, bytes);
+    case PORTIO_SENDFILE:
+        return sendfile_settle(port, op, error, bytes);
+    default:
+        return socket_settle(port, op, error, bytes);
+    }
+}
+
+void op_release(struct op *op)
+{
+    if (op->accepted != INVALID_SOCKET)
+        closesocket(op->accepted);
+    op->accepted = INVALID_SOCKET;
+    if (op->source != NULL)
+        CloseHandle(op->source);
+    op->source = NULL;
+    free(op->block);
+    op->block = NULL;
+}
+
+void record_fill(struct op *op, portio_completion *record)
+{
+    record->token = op->token;
+    record->nbytes = op->nbytes;
+    record->status = (int64_t)op->error;
+    op->state = OP_FREE; /* from here on Python may use the slot again */
+}
+
+/* The head of a direction's queue, if it waits for its turn.  Lock held. */
+static struct op *queue_claim(struct handle *handle, enum direction direction)
+{
+    struct op *head = handle->queue[direction].head;
+    if (head == NULL || head->state != OP_QUEUED)
+        return NULL;
+    head->state = OP_CLAIMED;
+    return head;
+}
+
+/* An operation is complete: gives who may go on in its place.  Lock held. */
+static struct op *op_leave(portio_port *port, struct op *op)
+{
+    struct handle *handle = op->handle;
+    struct op *next = NULL;
+    port->active--;
+    if (handle == NULL)
+        return NULL;
+    if (op_is_ordered(op)) {
+        enum direction direction = op_direction(op);
+        op_list_remove(&handle->queue[direction], op);
+        next = queue_claim(handle, direction);
+    }
+    handle_leave_locked(port, handle);
+    return next;
+}
+
+/* Queues the packet of a complete operation. */
+static void op_queue(portio_port *port, struct op *op)
+{
+    if (PostQueuedCompletionStatus(port->port, 0, KEY_DONE, &op->overlapped))
+        return;
+    /* The system has no memory for it: we have. */
+    port_lock(port);
+    op_list_append(&port->stash, op);
+    InterlockedExchange(&port->stashed, 1);
+    port_unlock(port);
+    threads_wake(port);
+}
+
+/* A claimed operation is complete; gives who may go on. */
+static struct op *op_finish(portio_port *port, struct op *op)
+{
+    op_release(op);
+    bool queued = !op_is_unqueued(op);
+    port_lock(port);
+    struct op *next = op_leave(port, op);
+    op->state = OP_DONE;
+    if (!queued)
+        SetEvent(op->done_event);
+    bool closing = port_is_closing(port);
+    port_unlock(port);
+    if (closing)
+        port_wake_closer(port);
+    else if (queued)
+        op_queue(port, op);
+    return next;
+}
+
+void op_complete(portio_port *port, struct op *op)
+{
+    op_run(port, op_finish(port, op));
+}
+
+/* After a step was issued: a cancellation may have come when the system did not
+   have the operation yet.  The record may be another's by now. */
+static void op_cancel_again(portio_port *port, struct op *op, uint64_t token)
+{
+    port_lock(port);
+    if (op->token == token && op->state == OP_ISSUED && op->cancel_wanted &&
+        op->handle != NULL && !op->handle->abandoned)
+        CancelIoEx(op->handle->handle, &op->overlapped);
+    port_unlock(port);
+}
+
+void op_run(portio_port *port, struct op *op)
+{
+    while (op != NULL) {
+        uint64_t token = op->token;
+        struct handle *handle = op->handle;
+        port_lock(port);
+        bool cancelled = op->cancel_wanted || (handle != NULL && handle->closing);
+        if (!cancelled) {
+            if (handle != NULL)
+                InterlockedIncrement(&handle->calls);
+            op->state = OP_ISSUED;
+        }
+        port_unlock(port);
+        if (cancelled) {
+            op->error = op->end_wanted ? 0 : ERROR_OPERATION_ABORTED;
+            op = op_finish(port, op);
+            continue;
+        }
+        enum step step = op_step(port, op);
+        if (handle != NULL)
+            handle_calls_leave(port, handle);
+        if (step == STEP_DONE) {
+            op = op_finish(port, op);
+        } else if (step == STEP_ISSUED) {
+            if (op->cancel_wanted)
+                op_cancel_again(port, op, token);
+            return;
+        }
+    }
+}
+
+void op_continue(portio_port *port, struct op *op)
+{
+    port_lock(port);
+    op->state = OP_CLAIMED;
+    port_unlock(port);
+    op_run(port, op);
+}
+
+bool op_arrive(portio_port *port, struct op *op, DWORD bytes, portio_completion *record)
+{
+    if (op->state != OP_ISSUED)
+        return false; /* a packet that nobody has asked for */
+    uint32_t error = error_of_status(op, (uint32_t)op->overlapped.Internal);
+    if (!op_settle(port, op, error, bytes)) {
+        op_run(port, op);
+        return false;
+    }
+    if (record == NULL || op_is_unqueued(op)) {
+        op_complete(port, op);
+        return false;
+    }
+    op_release(op);
+    port_lock(port);
+    struct op *next = op_leave(port, op);
+    bool closing = port_is_closing(port);
+    if (closing)
+        op->state = OP_DONE;
+    else
+        record_fill(op, record);
+    port_unlock(port);
+    if (closing)
+        port_wake_closer(port);
+    op_run(port, next);
+    return !closing;
+}
+
+/* ---- the thread pool ---- */
+
+static void CALLBACK step_over(PTP_CALLBACK_INSTANCE instance, void *context, PTP_WAIT wait,
+                               TP_WAIT_RESULT result)
+{
+    struct op *op = context;
+    portio_port *port = op->port;
+    (void)instance, (void)wait, (void)result;
+    op_arrive(port, op, (DWORD)op->overlapped.InternalHigh, NULL);
+    port_callback_over(port);
+}
+
+bool op_help(portio_port *port, struct op *op, PTP_SIMPLE_CALLBACK work)
+{
+    port_lock(port);
+    op->state = OP_HELPED;
+    port_unlock(port);
+    InterlockedIncrement(&port->callbacks);
+    if (TrySubmitThreadpoolCallback(work, op, NULL))
+        return true;
+    op->error = GetLastError();
+    port_lock(port);
+    op->state = OP_CLAIMED;
+    port_unlock(port);
+    port_callback_over(port);
+    return false;
+}
+
+static bool events_make(struct op *op)
+{
+    if (op->step_event == NULL)
+        op->step_event = CreateEventW(NULL, TRUE, FALSE, NULL);
+    if (op->done_event == NULL)
+        op->done_event = CreateEventW(NULL, TRUE, FALSE, NULL);
+    if (op->step_wait == NULL)
+        op->step_wait = CreateThreadpoolWait(step_over, op, NULL);
+    return op->step_event != NULL && op->done_event != NULL && op->step_wait != NULL;
+}
+
+void op_overlapped(struct op *op, uint64_t offset)
+{
+    memset(&op->overlapped, 0, sizeof op->overlapped);
+    op->overlapped.Internal = NT_PENDING;
+    op->overlapped.Offset = (DWORD)offset;
+    op->overlapped.OffsetHigh = (DWORD)(offset >> 32);
+    if (op_is_unqueued(op)) {
+        ResetEvent(op->step_event);
+        /* The low-order bit: the port hears nothing of it. */
+        op->overlapped.hEvent = (HANDLE)((uintptr_t)op->step_event | 1);
+    }
+}
+
+enum step op_called(portio_port *port, struct op *op, bool unqueued, uint32_t error)
+{
+    if (error != 0 && error != ERROR_IO_PENDING)
+        return op_settle(port, op, error, 0) ? STEP_DONE : STEP_AGAIN;
+    if (unqueued) { /* nobody else hears of it before the wait is set */
+        InterlockedIncrement(&port->callbacks);
+        SetThreadpoolWait(op->step_wait, op->step_event, NULL);
+    }
+    return STEP_ISSUED;
+}
+
+/* ---- submission ---- */
+
+static int request_check(portio_port *port, const portio_request *request)
+{
+    struct op *op = slots_find(&port->slots, request->token);
+    if (op == NULL || (request->token & PORTIO_SLOT_MASK) == 0 || op->state != OP_FREE)
+        return PORTIO_INVALID;
+    if (request->kind < PORTIO_ACCEPT || request->kind > PORTIO_TIMER)
+        return PORTIO_INVALID;
+    if (request->kind != PORTIO_TIMER && handles_find(&port->handles, request->handle) == NULL)
+        return PORTIO_NO_HANDLE;
+    if ((request->flags & PORTIO_UNQUEUED) != 0 && !events_make(op))
+        return PORTIO_NO_MEMORY;
+    return 0;
+}
+
+static void op_begin(portio_port *port, const portio_request *request)
+{
+    struct op *op = slots_find(&port->slots, request->token);
+    op->token = request->token;
+    op->handle = NULL;
+    op->next = op->previous = NULL;
+    op->kind = (uint8_t)request->kind;
+    op->flags = (uint8_t)request->flags;
+    op->phase = 0;
+    op->cancel_wanted = 0;
+    op->end_wanted = false;
+    op->error = 0;
+    op->nbytes = 0;
+    op->argument = request->argument;
+    op->buffer = request->buffer;
+    op->length = request->length;
+    op->address = request->address;
+    op->address_length = request->address_length;
+    op->file = request->file;
+    op->state = OP_CLAIMED;
+    if (op_is_unqueued(op))
+        ResetEvent(op->done_event);
+    transfer_begin(op);
+    port->active++;
+    if (request->kind == PORTIO_TIMER)
+        return;
+    op->handle = handles_find(&port->handles, request->handle);
+    op->handle->pending++;
+    if (op_is_ordered(op)) {
+        op->state = OP_QUEUED;
+        op_list_append(&op->handle->queue[op_direction(op)], op);
+    }
+}
+
+/* Whether it is ours to start an operation that was just submitted: one without
+   order is, one that has become the head of its queue may be.  Lock held. */
+static bool op_claim(struct op *op, uint64_t token)
+{
+    if (op->token != token || op->state == OP_FREE)
+        return false; /* somebody else has started it, and it is complete */
+    if (op->handle == NULL || !op_is_ordered(op))
+        return op->state == OP_CLAIMED;
+    return op->state == OP_QUEUED && queue_claim(op->handle, op_direction(op)) == op;
+}
+
+int portio_submit(portio_port *port, const portio_request *requests, uint32_t count)
+{
+    int refused = port_enter(port);
+    if (refused != 0)
+        return refused;
+    port_lock(port);
+    if (port_is_closing(port))
+        refused = PORTIO_CLOSED;
+    for (uint32_t at = 0; at < count && refused == 0; at++)
+        refused = request_check(port, &requests[at]);
+    for (uint32_t at = 0; at < count && refused == 0; at++)
+        op_begin(port, &requests[at]);
+    for (uint32_t at = 0; at < count && refused == 0; at++) {
+        struct op *op = slots_find(&port->slots, requests[at].token);
+        if (!op_claim(op, requests[at].token))
+            continue;
+        port_unlock(port);
+        op_run(port, op);
+        port_lock(port);
+    }
+    port_unlock(port);
+    port_leave(port);
+    return refused;
+}
+
+int portio_submit_one(portio_port *port, uint32_t kind, uint32_t flags, uint64_t handle,
+                      uint64_t token, void *buffer, uint64_t length, int64_t argument)
+{
+    portio_request request = {
+        .token = token,
+        .handle = handle,
+        .kind = kind,
+        .flags = flags,
+        .buffer = buffer,
+        .length = length,
+        .argument = argument,
+    };
+    return portio_submit(port, &request, 1);
+}
+
+int portio_flush(portio_port *port)
+{
+    int refused = port_enter(port); /* submissions never wait here */
+    if (refused == 0)
+        port_leave(port);
+    return refused;
+}
+
+/* ---- cancellation ---- */
+
+/* Asks for the end of a pending operation.  Lock held.  True: it is claimed, and
+   the caller completes it when the lock is released. */
+static bool op_cancel_locked(portio_port *port, struct op *op)
+{
+    op->cancel_wanted = 1;
+    switch (op->state) {
+    case OP_TIMED:
+        timer_remove(port, op);
+        break;
+    case OP_QUEUED:
+        /* It stays on the queue until it is complete: the head's successor is
+           found there. */
+        break;
+    case OP_ISSUED:
+        if (op->handle != NULL && !op->handle->abandoned)
+            CancelIoEx(op->handle->handle, &op->overlapped);
+        return false;
+    default:
+        return false; /* who has claimed it sees cancel_wanted */
+    }
+    op->error = op->end_wanted ? 0 : ERROR_OPERATION_ABORTED;
+    op->state = OP_CLAIMED;
+    return true;
+}
+
+int portio_cancel(portio_port *port, uint64_t token)
+{
+    /* Any thread may, also where the port is thread-bound. */
+    if (port_is_closing(port))
+        return PORTIO_CLOSED;
+    InterlockedIncrement(&port->users);
+    int refused = port_is_closing(port) ? PORTIO_CLOSED : 0;
+    struct op *op = slots_find(&port->slots, token);
+    if (refused == 0 && op != NULL) {
+        port_lock(port);
+        bool pending = op->token == token && op->state != OP_FREE && op->state != OP_DONE;
+        bool claimed = pending && op_cancel_locked(port, op);
+        port_unlock(port);
+        if (claimed)
+            op_complete(port, op);
+    }
+    port_leave(port);
+    return refused;
+}
+
+void ops_cancel_all(portio_port *port)
+{
+    uint32_t count = (uint32_t)port->slots.count;
+    for (uint32_t slot = 1; slot < count; slot++) {
+        struct op *op = slots_at(&port->slots, slot);
+        port_lock(port);
+        bool pending = op->state != OP_FREE && op->state != OP_DONE;
+        bool claimed = pending && op_cancel_locked(port, op);
+        port_unlock(port);
+        if (claimed)
+            op_complete(port, op);
+    }
+}
+
+/* For a closing port that nobody else is in.  At the concurrency cap the kernel
+   gives no packet to the thread that closes; but what it has written to a record
+   tells that it has finished with the operation. */
+void ops_collect(portio_port *port)
+{
+    uint32_t count = (uint32_t)port->slots.count;
+    for (uint32_t slot = 1; slot < count; slot++) {
+        struct op *op = slots_at(&port->slots, slot);
+        volatile ULONG_PTR *status = &op->overlapped.Internal;
+        if (op->state == OP_ISSUED && !op_is_unqueued(op) && *status != NT_PENDING) {
+            MemoryBarrier(); /* the bytes were written before the status */
+            op_arrive(port, op, (DWORD)op->overlapped.InternalHigh, NULL);
+        }
+    }
+}
+
+void ops_discard(portio_port *port)
+{
+    uint32_t count = (uint32_t)port->slots.count;
+    port_lock(port); /* a thread in portio_wait may be taking one of them */
+    for (uint32_t slot = 1; slot < count; slot++) {
+        struct op *op = slots_at(&port->slots, slot);
+        if (op->state == OP_DONE && op->kind == PORTIO_ACCEPT && op->error == 0)
+            closesocket((SOCKET)op->nbytes); /* it has no owner yet */
+        op->state = OP_FREE;
+    }
+    port->stash = (struct op_list){NULL, NULL};
+    port_unlock(port);
+}
+
+/* The first operation of a queue that is not with the system.  Lock held. */
+static struct op *queue_first_waiting(struct handle *handle, enum direction direction)
+{
+    struct op *op = handle->queue[direction].head;
+    while (op != NULL && op->state != OP_QUEUED)
+        op = op->next;
+    return op;
+}
+
+static void queue_cancel(portio_port *port, struct handle *handle, enum direction direction,
+                         bool end)
+{
+    for (;;) {
+        port_lock(port);
+        struct op *op = queue_first_waiting(handle, direction);
+        if (op != NULL) {
+            op->end_wanted = end;
+            op_cancel_locked(port, op);
+        }
+        port_unlock(port);
+        if (op == NULL)
+            return;
+        op_complete(port, op);
+    }
+}
+
+void handle_cancel_queued(portio_port *port, struct handle *handle)
+{
+    queue_cancel(port, handle, DIRECTION_READ, false);
+    queue_cancel(port, handle, DIRECTION_WRITE, false);
+}
+
+void handle_end_receives(portio_port *port, struct handle *handle)
+{
+    port_lock(port);
+    handle->ended = true;
+    struct op *head = handle->queue[DIRECTION_READ].head;
+    if (head != NULL && head->state != OP_QUEUED) {
+        head->end_wanted = true;
+        op_cancel_locked(port, head);
+    }
+    port_unlock(port);
+    queue_cancel(port, handle, DIRECTION_READ, true);
+}

@@ -1,0 +1,319 @@
+/* The kinds of operation on sockets, except SendFile.
+
+   Functions that are not part of Winsock proper (AcceptEx, ConnectEx) belong to the
+   provider that made a socket, and are asked for with one of its sockets.  The
+   answers are kept by the provider's number in the catalogue. */
+#include "iocp.h"
+
+#include <stdlib.h>
+
+/* The most bytes that one call is given.  Winsock locks the memory of a pending
+   call in place, and ends it with WSAENOBUFS when that is too much. */
+#define SOCKET_MOST (UINT64_C(16) << 20)
+/* The most buffers of a datagram; Python joins longer sequences. */
+#define DATAGRAM_VECTORS 1024
+
+/* AcceptEx wants 16 bytes more than the longest address, for each of the two. */
+#define ACCEPT_ADDRESS (sizeof(SOCKADDR_STORAGE) + 16)
+
+/* ---- the providers' functions ---- */
+
+struct functions {
+    DWORD catalog;
+    LPFN_ACCEPTEX accept;
+    LPFN_CONNECTEX connect;
+};
+
+#define PROVIDERS 16
+static SRWLOCK functions_lock = SRWLOCK_INIT;
+static struct functions functions_known[PROVIDERS];
+static uint32_t functions_count;
+
+static bool function_get(SOCKET socket, GUID identifier, void *function, size_t size)
+{
+    DWORD bytes = 0;
+    return WSAIoctl(socket, SIO_GET_EXTENSION_FUNCTION_POINTER, &identifier, sizeof identifier,
+                    function, (DWORD)size, &bytes, NULL, NULL) == 0;
+}
+
+/* 0, or an error of Winsock. */
+static uint32_t functions_find(const struct handle *handle, SOCKET socket, struct functions *out)
+{
+    AcquireSRWLockShared(&functions_lock);
+    for (uint32_t at = 0; at < functions_count; at++) {
+        if (functions_known[at].catalog == handle->catalog) {
+            *out = functions_known[at];
+            ReleaseSRWLockShared(&functions_lock);
+            return 0;
+        }
+    }
+    ReleaseSRWLockShared(&functions_lock);
+    GUID accept = WSAID_ACCEPTEX, connect = WSAID_CONNECTEX;
+    out->catalog = handle->catalog;
+    if (!function_get(socket, accept, &out->accept, sizeof out->accept) ||
+        !function_get(socket, connect, &out->connect, sizeof out->connect))
+        return (uint32_t)WSAGetLastError();
+    AcquireSRWLockExclusive(&functions_lock);
+    if (functions_count < PROVIDERS)
+        functions_known[functions_count++] = *out; /* twice does no harm */
+    ReleaseSRWLockExclusive(&functions_lock);
+    return 0;
+}
+
+static SOCKET socket_of(const struct op *op)
+{
+    return (SOCKET)(uintptr_t)op->handle->handle;
+}
+
+/* ---- association ---- */
+
+/* By default a datagram socket that has sent to a port where nobody listens fails
+   its next receive with WSAECONNRESET, also when the datagram was for somebody
+   else.  A connected socket has one peer, and hears of it (O12). */
+static void unreachable_report(SOCKET socket, BOOL wanted)
+{
+    DWORD bytes = 0;
+    WSAIoctl(socket, SIO_UDP_CONNRESET, &wanted, sizeof wanted, NULL, 0, &bytes, NULL, NULL);
+}
+
+void socket_prepare(struct handle *handle, SOCKET socket)
+{
+    SOCKADDR_STORAGE peer;
+    int length = sizeof peer;
+    if (handle->kind == SOCK_DGRAM &&
+        getpeername(socket, (struct sockaddr *)&peer, &length) != 0)
+        unreachable_report(socket, FALSE);
+}
+
+/* ---- Accept ---- */
+
+static enum step accept_step(portio_port *port, struct op *op)
+{
+    struct handle *handle = op->handle;
+    SOCKET listener = socket_of(op);
+    bool unqueued = op_is_unqueued(op);
+    struct functions functions;
+    op->error = functions_find(handle, listener, &functions);
+    if (op->error != 0)
+        return STEP_DONE;
+    if (op->accepted == INVALID_SOCKET)
+        op->accepted = WSASocketW(handle->family, handle->kind, handle->protocol, NULL, 0,
+                                  WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
+    if (op->accepted == INVALID_SOCKET) {
+        op->error = (uint32_t)WSAGetLastError();
+        return STEP_DONE;
+    }
+    if (op->block == NULL)
+        op->block = malloc(2 * ACCEPT_ADDRESS);
+    if (op->block == NULL) {
+        op->error = WSAENOBUFS;
+        return STEP_DONE;
+    }
+    op_overlapped(op, 0);
+    DWORD bytes = 0;
+    bool accepted = functions.accept(listener, op->accepted, op->block, 0, ACCEPT_ADDRESS,
+                                     ACCEPT_ADDRESS, &bytes, &op->overlapped);
+    return op_called(port, op, unqueued, accepted ? 0 : (uint32_t)WSAGetLastError());
+}
+
+static bool accept_settle(struct op *op, uint32_t error)
+{
+    SOCKET listener = socket_of(op);
+    if (error == WSAECONNRESET || error == WSAECONNABORTED) {
+        /* The client was gone before it was accepted; that ends no accept loop.
+           The socket has been used up. */
+        closesocket(op->accepted);
+        op->accepted = INVALID_SOCKET;
+        return false;
+    }
+    /* Makes it an ordinary socket: the option's value is the listener. */
+    if (error == 0 && setsockopt(op->accepted, SOL_SOCKET, SO_UPDATE_ACCEPT_CONTEXT,
+                                 (char *)&listener, sizeof listener) != 0)
+        error = (uint32_t)WSAGetLastError();
+    op->error = error;
+    if (error == 0) {
+        op->nbytes = (int64_t)op->accepted;
+        op->accepted = INVALID_SOCKET; /* the completion's now */
+    }
+    return true;
+}
+
+/* ---- Connect ---- */
+
+/* ConnectEx wants a bound socket. */
+static uint32_t socket_bind(SOCKET socket, int family)
+{
+    SOCKADDR_STORAGE name;
+    int length = sizeof name;
+    if (getsockname(socket, (struct sockaddr *)&name, &length) == 0)
+        return 0;
+    memset(&name, 0, sizeof name); /* any address, any port */
+    name.ss_family = (ADDRESS_FAMILY)family;
+    length = family == AF_INET6 ? (int)sizeof(struct sockaddr_in6)
+                                : (int)sizeof(struct sockaddr_in);
+    return bind(socket, (struct sockaddr *)&name, length) == 0 ? 0 : (uint32_t)WSAGetLastError();
+}
+
+static enum step datagram_connect(struct op *op)
+{
+    /* A datagram socket only notes the address. */
+    if (WSAConnect(socket_of(op), op->address, (int)*op->address_length, NULL, NULL, NULL,
+                   NULL) != 0)
+        op->error = (uint32_t)WSAGetLastError();
+    else
+        unreachable_report(socket_of(op), TRUE);
+    return STEP_DONE;
+}
+
+static enum step connect_step(portio_port *port, struct op *op)
+{
+    SOCKET socket = socket_of(op);
+    bool unqueued = op_is_unqueued(op);
+    struct functions functions;
+    if (op->handle->type == PORTIO_DATAGRAM_SOCKET)
+        return datagram_connect(op);
+    op->error = functions_find(op->handle, socket, &functions);
+    if (op->error == 0)
+        op->error = socket_bind(socket, op->handle->family);
+    if (op->error != 0)
+        return STEP_DONE;
+    op_overlapped(op, 0);
+    bool connected = functions.connect(socket, op->address, (int)*op->address_length, NULL, 0,
+                                       NULL, &op->overlapped);
+    return op_called(port, op, unqueued, connected ? 0 : (uint32_t)WSAGetLastError());
+}
+
+static bool connect_settle(struct op *op, uint32_t error)
+{
+    if (error == 0 &&
+        setsockopt(socket_of(op), SOL_SOCKET, SO_UPDATE_CONNECT_CONTEXT, NULL, 0) != 0)
+        error = (uint32_t)WSAGetLastError();
+    op->error = error;
+    return true;
+}
+
+/* ---- receiving and sending ---- */
+
+static enum step receive_step(portio_port *port, struct op *op)
+{
+    SOCKET socket = socket_of(op);
+    bool unqueued = op_is_unqueued(op);
+    bool stream = op->handle->type == PORTIO_STREAM_SOCKET;
+    WSABUF buffers[DATAGRAM_VECTORS];
+    if (op->handle->ended)
+        return STEP_DONE; /* the receiving side was shut down: 0 bytes */
+    DWORD count = transfer_buffers(op, buffers, stream ? TRANSFER_VECTORS : DATAGRAM_VECTORS,
+                                   stream ? SOCKET_MOST : UINT32_MAX);
+    op->message_flags = (DWORD)op->argument;
+    op_overlapped(op, 0);
+    int failed;
+    if (op->kind == PORTIO_RECVFROM && !stream)
+        failed = WSARecvFrom(socket, buffers, count, NULL, &op->message_flags, op->address,
+                             (int *)op->address_length, &op->overlapped, NULL);
+    else
+        failed = WSARecv(socket, buffers, count, NULL, &op->message_flags, &op->overlapped, NULL);
+    return op_called(port, op, unqueued, failed == 0 ? 0 : (uint32_t)WSAGetLastError());
+}
+
+static bool receive_settle(struct op *op, uint32_t error, DWORD bytes)
+{
+    bool stream = op->handle->type == PORTIO_STREAM_SOCKET;
+    if (op->kind == PORTIO_RECVFROM && stream)
+        *op->address_length = 0; /* streams name nobody */
+    if (!stream) {
+        op->nbytes = bytes; /* also of a datagram that did not fit */
+        op->error = error == WSAECONNRESET ? ERROR_PORT_UNREACHABLE : error;
+        return true;
+    }
+    if (error == WSAEDISCON || error == WSAESHUTDOWN)
+        error = 0; /* the end of the stream */
+    op->nbytes += bytes;
+    op->error = error;
+    bool whole = (op->argument & (MSG_WAITALL | MSG_PEEK | MSG_OOB)) == MSG_WAITALL;
+    return error != 0 || bytes == 0 || !whole || transfer_consume(op, bytes);
+}
+
+static enum step send_step(portio_port *port, struct op *op)
+{
+    SOCKET socket = socket_of(op);
+    bool unqueued = op_is_unqueued(op);
+    bool stream = op->handle->type == PORTIO_STREAM_SOCKET;
+    WSABUF buffers[DATAGRAM_VECTORS];
+    DWORD count = transfer_buffers(op, buffers, stream ? TRANSFER_VECTORS : DATAGRAM_VECTORS,
+                                   stream ? SOCKET_MOST : UINT32_MAX);
+    op_overlapped(op, 0);
+    int failed;
+    if (op->kind == PORTIO_SENDTO)
+        failed = WSASendTo(socket, buffers, count, NULL, (DWORD)op->argument, op->address,
+                           (int)*op->address_length, &op->overlapped, NULL);
+    else
+        failed = WSASend(socket, buffers, count, NULL, (DWORD)op->argument, &op->overlapped, NULL);
+    return op_called(port, op, unqueued, failed == 0 ? 0 : (uint32_t)WSAGetLastError());
+}
+
+static bool send_settle(struct op *op, uint32_t error, DWORD bytes)
+{
+    if (op->handle->type == PORTIO_DATAGRAM_SOCKET) {
+        op->nbytes = error == 0 ? bytes : 0;
+        op->error = error == WSAECONNRESET ? ERROR_PORT_UNREACHABLE : error;
+        return true;
+    }
+    op->nbytes += bytes;
+    op->error = error;
+    if (error != 0 || transfer_consume(op, bytes))
+        return true;
+    if (bytes == 0 && transfer_room(op) != 0) {
+        op->error = WSAECONNABORTED; /* nothing is sent and nothing is wrong: no retry mends it */
+        return true;
+    }
+    return transfer_room(op) == 0;
+}
+
+/* ---- Shutdown ---- */
+
+static enum step shutdown_step(portio_port *port, struct op *op)
+{
+    static const int ways[] = {SD_RECEIVE, SD_SEND, SD_BOTH};
+    int way = ways[op->argument];
+    if (shutdown(socket_of(op), way) != 0)
+        op->error = (uint32_t)WSAGetLastError();
+    else if (way != SD_SEND)
+        handle_end_receives(port, op->handle); /* the system leaves them pending */
+    return STEP_DONE;
+}
+
+/* ---- */
+
+enum step socket_step(portio_port *port, struct op *op)
+{
+    switch (op->kind) {
+    case PORTIO_ACCEPT:
+        return accept_step(port, op);
+    case PORTIO_CONNECT:
+        return connect_step(port, op);
+    case PORTIO_RECV:
+    case PORTIO_RECVFROM:
+        return receive_step(port, op);
+    case PORTIO_SEND:
+    case PORTIO_SENDTO:
+        return send_step(port, op);
+    default:
+        return shutdown_step(port, op);
+    }
+}
+
+bool socket_settle(portio_port *port, struct op *op, uint32_t error, DWORD bytes)
+{
+    (void)port;
+    switch (op->kind) {
+    case PORTIO_ACCEPT:
+        return accept_settle(op, error);
+    case PORTIO_CONNECT:
+        return connect_settle(op, error);
+    case PORTIO_RECV:
+    case PORTIO_RECVFROM:
+        return receive_settle(op, error, bytes);
+    default:
+        return send_settle(op, error, bytes);
+    }
+}

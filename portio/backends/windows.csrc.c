@@ -1,0 +1,4 @@
+#include <stdint.h>
+#include <wchar.h>
+
+#include "windows.cdef.txt"
