@@ -6,6 +6,7 @@ import contextlib
 import faulthandler
 import gc
 import os
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from support import backends
 from support.drivers import DRIVERS, Driver
 from support.net import Net
 from support.system import WINDOWS, WINE
-from support.watch import HANG_LIMIT
+from support.watch import HANG_LIMIT, LIMIT
 
 _FDS = Path("/proc/self/fd")
 _ERROR_OUTPUT = pytest.StashKey[int]()
@@ -90,8 +91,27 @@ def backend(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def _first_use(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Use everything once: what Windows opens for a process's first use stays open."""
+    if not WINDOWS:
+        return
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.socket() as ours,
+        portio.open(tmp_path_factory.mktemp("first") / "use", "w+") as file,
+        portio.Port() as port,
+    ):
+        accept = portio.Accept(port.associate(listener))
+        connect = portio.Connect(port.associate(ours), listener.getsockname())
+        port.submit(accept, connect, portio.Timer(0), portio.Sync(port.associate(file)))
+        for _ in range(4):
+            port.get(LIMIT)
+        accept.result().close()
+
+
 @pytest.fixture
-def no_leak() -> Iterator[None]:
+def no_leak(_first_use: None) -> Iterator[None]:
     """The test leaves no descriptor, or handle, behind."""
     before = _descriptors()
     yield

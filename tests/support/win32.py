@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import msvcrt
 import os
 import sys
 from collections.abc import Iterator
