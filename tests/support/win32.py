@@ -235,9 +235,22 @@ def handles_of_io() -> dict[int, str]:
     """Those that I/O is done with: sockets, files, pipes and ports.
 
     The others are Python's and the system's own, which keep events, semaphores and
-    threads, and open them when they are first needed.
+    threads, and open them when they are first needed.  So are the standard streams
+    left out, which a capturing pytest opens anew now and then.
     """
-    return {handle: name for handle, name in handles().items() if name in ("File", "IoCompletion")}
+    standard = {_standard_stream(descriptor) for descriptor in range(3)}
+    return {
+        handle: name
+        for handle, name in handles().items()
+        if name in ("File", "IoCompletion") and handle not in standard
+    }
+
+
+def _standard_stream(descriptor: int) -> int:
+    try:
+        return msvcrt.get_osfhandle(descriptor)
+    except OSError:
+        return 0
 
 
 def _type_name(buffer: Any) -> str:
