@@ -124,8 +124,10 @@ def main(host: str = "127.0.0.1", number: str = "0", workers: str = "4") -> None
         port.submit(*(portio.Accept(key) for _ in range(16)))
         try:
             print("listening on {}:{}".format(*listener.getsockname()[:2]), flush=True)
-            for thread in threads:
-                thread.join()
+            # A lock, and so a join, hears no Ctrl-C on Windows; a port does.  To this
+            # one nothing is ever posted.
+            with portio.Port() as keyboard:
+                keyboard.get()
         except KeyboardInterrupt:
             # The packets are queued behind the completions that are there
             # already, so each worker finishes those before it goes home.

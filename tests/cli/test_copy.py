@@ -23,13 +23,15 @@ from portio.cli import copy as module
 from portio.cli import main
 from portio.cli.common import size
 from support.children import environment
+from support.marks import needs_posix_modes, needs_posix_signals, needs_resource_limits
+from support.system import WINDOWS
 from support.watch import eventually
 
 MIB = 1 << 20
 EVERY_STOP = [
     pytest.param(number, 128 + number, id=number.name)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-    if (number := getattr(signal, name, None)) is not None
+    for name in (("SIGINT", "SIGBREAK") if WINDOWS else ("SIGINT", "SIGTERM", "SIGHUP"))
+    for number in [signal.Signals[name]]
 ]
 
 
@@ -84,6 +86,7 @@ def test_sizes_may_be_huge(source: Path, target: Path, backend: str) -> None:
     assert_same(source, target)
 
 
+@pytest.mark.skipif(WINDOWS, reason="holes are asked for there, and not kept by a copy")
 def test_holes_stay_holes(tmp_path: Path, target: Path, backend: str) -> None:
     source = tmp_path / "source"
     with source.open("wb") as file:
@@ -103,6 +106,7 @@ def test_holes_stay_holes(tmp_path: Path, target: Path, backend: str) -> None:
             assert file.read(len(wanted) + 1) == wanted + bytes(1)
 
 
+@pytest.mark.skipif(WINDOWS, reason="it has no files without a known length")
 def test_file_without_a_known_length(target: Path, backend: str) -> None:
     version = Path("/proc/version")
     if not version.exists():
@@ -164,6 +168,7 @@ def test_file_that_shrinks(
 # What is at the name of the copy
 
 
+@needs_posix_modes
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o755, 0o444, 0o666])
 def test_mode_is_kept(source: Path, target: Path, mode: int) -> None:
     source.chmod(mode)
@@ -171,6 +176,7 @@ def test_mode_is_kept(source: Path, target: Path, mode: int) -> None:
     assert stat.S_IMODE(target.stat().st_mode) == mode
 
 
+@needs_posix_modes
 def test_set_user_id_is_not_passed_on(source: Path, target: Path) -> None:
     source.chmod(0o6755)
     assert main(["copy", str(source), str(target)]) == 0
@@ -246,6 +252,7 @@ def test_the_same_file(source: Path, target: Path) -> None:
     assert source.read_bytes() == before
 
 
+@pytest.mark.skipif(WINDOWS, reason="its file systems hold files and directories alone")
 def test_only_regular_files(source: Path, target: Path, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
@@ -260,6 +267,7 @@ def test_only_regular_files(source: Path, target: Path, tmp_path: Path) -> None:
     assert "not a regular file" in run("copy", tmp_path / "socket", target).error_line()
 
 
+@pytest.mark.skipif(WINDOWS, reason="its file names have no line breaks")
 def test_name_with_a_line_break(tmp_path: Path, target: Path) -> None:
     line = run("copy", tmp_path / "two\nlines", target).error_line()
     assert line.endswith(r"two\nlines': No such file or directory")
@@ -276,6 +284,7 @@ def without_privileges() -> list[str]:
     return [*prefix, *PORTIO]
 
 
+@needs_posix_modes
 def test_permission_denied(source: Path, target: Path, without_privileges: list[str]) -> None:
     source.chmod(0)
     line = run("copy", source, target, program=without_privileges).error_line()
@@ -287,6 +296,7 @@ def test_permission_denied(source: Path, target: Path, without_privileges: list[
     target.parent.chmod(0o700)
 
 
+@needs_resource_limits
 @pytest.mark.parametrize("former", [None, "former"])
 def test_file_size_limit(source: Path, target: Path, backend: str, former: str | None) -> None:
     if former is not None:
@@ -313,6 +323,7 @@ def own_mounts() -> list[str]:
     return prefix
 
 
+@pytest.mark.skipif(WINDOWS, reason="it mounts no file systems of a few megabytes")
 def test_full_disk(source: Path, target: Path, backend: str, own_mounts: list[str]) -> None:
     script = """
         mount -t tmpfs -o size=2m none "$1" || exit 99
@@ -331,6 +342,7 @@ def test_full_disk(source: Path, target: Path, backend: str, own_mounts: list[st
     assert result.error_line() == f"portio copy: {target}: No space left on device"
 
 
+@needs_resource_limits
 def test_not_enough_memory(tmp_path: Path, target: Path, backend: str) -> None:
     source = tmp_path / "source"
     with source.open("wb") as file:
@@ -389,7 +401,7 @@ def test_sizes(source: Path, target: Path, text: str, value: int) -> None:
 def sends_itself(number: int) -> list[str]:
     """A program that sends itself a signal when half of the bytes are copied."""
     script = f"""
-        import contextlib, os, sys
+        import contextlib, signal, sys
         from portio.cli import copy, main
 
         @contextlib.contextmanager
@@ -399,7 +411,7 @@ def sends_itself(number: int) -> list[str]:
                 nonlocal left
                 left -= nbytes
                 if left < 0:
-                    os.kill(os.getpid(), {number})
+                    signal.raise_signal({number})
             yield advance
 
         copy._progress = progress
@@ -424,6 +436,7 @@ def test_signal_half_way_leaves_nothing_behind(
     assert former is None or target.read_text() == former
 
 
+@needs_posix_signals
 def test_ignored_signal_stays_ignored(source: Path, target: Path) -> None:
     result = run(
         *("copy", source, target, "--block-size", "64KiB"),
@@ -457,6 +470,7 @@ def test_signal_at_any_moment(
 # Progress
 
 
+@pytest.mark.skipif(WINDOWS, reason="it has no pseudo-terminals in Python")
 def test_progress_bar_on_a_terminal(source: Path, target: Path, backend: str) -> None:
     pytest.importorskip("tqdm")
     shown = _on_a_terminal("copy", str(source), str(target), "--backend", backend)
@@ -464,6 +478,7 @@ def test_progress_bar_on_a_terminal(source: Path, target: Path, backend: str) ->
     assert "100%" in shown
 
 
+@pytest.mark.skipif(WINDOWS, reason="it has no pseudo-terminals in Python")
 def test_terminal_without_tqdm(source: Path, target: Path, tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['tqdm'] = None; from portio.cli import main; main(sys.argv[1:])"

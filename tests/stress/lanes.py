@@ -9,7 +9,6 @@ thread, one feeding thread, and whoever takes the completions.
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import socket
 import struct
@@ -20,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import portio
-from support.net import pattern
+from support import handles
+from support.net import datagram_pair, pattern
+from support.system import WINE
 from support.watch import LIMIT
 
 WORD = struct.Struct("!Q")
@@ -76,6 +77,12 @@ def stream_pair(chance: random.Random) -> tuple[socket.socket, socket.socket]:
     return left, right
 
 
+def let_go(port: portio.Port, key: portio.CompletionKey) -> None:
+    """Take the handle back from the port, where the system can: Wine cannot."""
+    if not WINE:
+        port.disassociate(key)
+
+
 def words(data: bytes | bytearray) -> list[int]:
     """The words in a piece of stream, which must not be torn."""
     return [word for (word,) in WORD.iter_unpack(data)]
@@ -107,7 +114,7 @@ class ReceiveLane(Lane):
 
     def rest(self) -> bytes:
         """What no operation has received."""
-        self.port.disassociate(self.key)
+        let_go(self.port, self.key)
         self.peer.close()
         self.sock.setblocking(True)
         self.sock.settimeout(LIMIT)
@@ -134,7 +141,6 @@ class PipeReadLane(ReceiveLane):
     def __init__(self, port: portio.Port, rng: random.Random) -> None:
         Lane.__init__(self, port, rng)
         self.reader, self.writer = portio.pipe()
-        os.set_blocking(self.writer.fileno(), False)
         self.key = port.associate(self.reader)
         self.said = 0
 
@@ -143,15 +149,14 @@ class PipeReadLane(ReceiveLane):
 
     def feed(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.write(self.writer.fileno(), WORD.pack(self.said))
+            handles.try_write(self.writer, WORD.pack(self.said))
             self.said += 1
 
     def rest(self) -> bytes:
-        self.port.disassociate(self.key)
+        let_go(self.port, self.key)
         self.writer.close()
         data = bytearray()
-        os.set_blocking(self.reader.fileno(), True)
-        while part := os.read(self.reader.fileno(), 65536):
+        while part := handles.read(self.reader, 65536):
             data += part
         return bytes(data)
 
@@ -165,7 +170,7 @@ class DatagramLane(ReceiveLane):
 
     def __init__(self, port: portio.Port, rng: random.Random) -> None:
         Lane.__init__(self, port, rng)
-        self.sock, self.peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.sock, self.peer = datagram_pair()
         self.peer.setblocking(False)
         self.key = port.associate(self.sock)
         self.said = 0
@@ -183,7 +188,7 @@ class DatagramLane(ReceiveLane):
         outcome.data = bytes(operation.buffer[: completion.nbytes])
 
     def rest(self) -> bytes:
-        self.port.disassociate(self.key)
+        let_go(self.port, self.key)
         data = bytearray()
         self.sock.setblocking(False)
         with contextlib.suppress(BlockingIOError):
@@ -224,7 +229,7 @@ class SendLane(Lane):
             self.arrived += self.peer.recv(16_384)
 
     def finish_reading(self) -> None:
-        self.port.disassociate(self.key)
+        let_go(self.port, self.key)
         self.sock.close()
         self.peer.setblocking(True)
         self.peer.settimeout(LIMIT)
@@ -273,7 +278,6 @@ class PipeWriteLane(SendLane):
     def __init__(self, port: portio.Port, rng: random.Random) -> None:
         Lane.__init__(self, port, rng)
         self.reader, self.writer = portio.pipe()
-        os.set_blocking(self.reader.fileno(), False)
         self.key = port.associate(self.writer)
         self.offered = []
         self.arrived = bytearray()
@@ -284,12 +288,12 @@ class PipeWriteLane(SendLane):
 
     def feed(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            self.arrived += os.read(self.reader.fileno(), 4096)
+            self.arrived += handles.try_read(self.reader, 4096)
 
     def finish_reading(self) -> None:
-        self.port.disassociate(self.key)
+        let_go(self.port, self.key)
         self.writer.close()
-        while part := os.read(self.reader.fileno(), 65536):
+        while part := handles.read(self.reader, 65536):
             self.arrived += part
 
     def close(self) -> None:
@@ -359,7 +363,7 @@ class AcceptLane(Lane):
         raise AssertionError(f"{peer} was accepted twice, or is nobody's")
 
     def check(self) -> None:
-        self.port.disassociate(self.key)
+        let_go(self.port, self.key)
         self.listener.setblocking(False)
         while self.clients:  # BlockingIOError here: a connection was lost
             self.settle(self.listener.accept()[0])

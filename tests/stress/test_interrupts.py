@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 import portio
+from support.marks import needs_posix_signals
 from support.threads import Background
 from support.watch import LIMIT, fail_with_dump
 
+pytestmark = needs_posix_signals
 POSTS = 6000
 RECEIVES = 3000
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 
 import portio
+from support import handles
 from support.watch import LIMIT
 
 
@@ -41,7 +41,7 @@ def test_nothing_starves(backend: str, *, thread_bound: bool, many: bool) -> Non
         }
         port.submit(*others)
         speaker.send(b"hello")
-        os.write(writer.fileno(), b"hello")
+        handles.write(writer, b"hello")
         end = time.monotonic() + LIMIT
         restless = [portio.Recv(key, bytearray(8)) for _ in range(4)]  # at once: the end
         port.submit(*restless)

@@ -35,6 +35,8 @@ if sys.platform == "win32":
     open_pipe = win32.open_pipe
     open_file = win32.open_file
     fill_pipe = win32.fill_pipe
+    try_read = win32.try_read
+    try_write = win32.try_write
     make_sparse = win32.make_sparse
 
     def count() -> int:
@@ -46,6 +48,7 @@ else:
 
     def read(handle: Handle, count: int) -> bytes:
         """What there is, at most so much; waits for the first byte."""
+        os.set_blocking(number_of(handle), True)
         return os.read(number_of(handle), count)
 
     def write(handle: Handle, data: bytes) -> int:
@@ -74,6 +77,16 @@ else:
         """A file that portio has not opened, which a port can take."""
         flags = {"r": os.O_RDONLY, "w": os.O_WRONLY, "r+": os.O_RDWR | os.O_CREAT}[mode]
         return os.open(path, flags)
+
+    def try_read(reader: Handle, count: int) -> bytes:
+        """What a pipe has now; BlockingIOError when it is empty, b"" at its end."""
+        os.set_blocking(number_of(reader), False)
+        return os.read(number_of(reader), count)
+
+    def try_write(writer: Handle, data: bytes) -> int:
+        """Write to a pipe that has room, BlockingIOError when it has none."""
+        os.set_blocking(number_of(writer), False)
+        return os.write(number_of(writer), data)
 
     def fill_pipe(writer: Handle) -> None:
         """Write until the pipe takes no more."""

@@ -10,6 +10,9 @@ needs_fork = pytest.mark.skipif(WINDOWS, reason="Windows has no fork")
 needs_posix_signals = pytest.mark.skipif(
     WINDOWS, reason="Windows has no signals but Ctrl-C and Ctrl-Break, and no timer that sends one"
 )
+needs_posix_modes = pytest.mark.skipif(
+    WINDOWS, reason="Windows keeps no permission bits but read-only"
+)
 needs_unix_sockets = pytest.mark.skipif(WINDOWS, reason="Python has no Unix sockets on this system")
 needs_resource_limits = pytest.mark.skipif(
     WINDOWS,

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from support.system import WINDOWS
 from support.watch import LIMIT
 
 STREAMS = ("inet", "inet6", "unix")
@@ -37,6 +38,19 @@ def number(family: str) -> int:
     except OSError as error:
         pytest.skip(f"this machine has no IPv6 loopback: {error}")
     return socket.AF_INET6
+
+
+def datagram_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected datagram sockets of this machine."""
+    if not WINDOWS:
+        return socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    one, other = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    for sock in (one, other):
+        sock.bind(("127.0.0.1", 0))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    one.connect(other.getsockname())
+    other.connect(one.getsockname())
+    return one, other
 
 
 class Net:

@@ -27,6 +27,7 @@ PIPE_ACCESS_INBOUND = 1
 FILE_FLAG_FIRST_PIPE_INSTANCE = 0x00080000
 INVALID_HANDLE_VALUE = ctypes.c_void_p(-1).value
 ERROR_IO_PENDING, ERROR_BROKEN_PIPE, ERROR_HANDLE_EOF = 997, 109, 38
+ERROR_OPERATION_ABORTED = 995
 WAIT_OBJECT_0, WAIT_TIMEOUT = 0, 258
 THREAD_QUERY_LIMITED_INFORMATION = 0x0800
 OBJECT_TYPE_INFORMATION = 2
@@ -63,6 +64,7 @@ _result = _declare("GetOverlappedResult", _B, _H, ctypes.POINTER(Overlapped), _H
 _wait = _declare("WaitForSingleObject", _D, _H, _D)
 _cancel = _declare("CancelIoEx", _B, _H, ctypes.POINTER(Overlapped))
 _control = _declare("DeviceIoControl", _B, _H, _D, _H, _D, _H, _D, _H, ctypes.POINTER(Overlapped))
+_peek = _declare("PeekNamedPipe", _B, _H, _H, _D, *[ctypes.POINTER(_D)] * 3)
 _close = _declare("CloseHandle", _B, _H)
 _information = _declare("GetHandleInformation", _B, _H, ctypes.POINTER(_D))
 _current_process = _declare("GetCurrentProcess", _H)
@@ -177,20 +179,42 @@ def open_file(path: Path | str, mode: str = "r+", *, flags: int = FILE_FLAG_OVER
     return _checked(_create_file(str(path), access, FILE_SHARE_ALL, None, how, flags, None))
 
 
+def try_read(reader: Handle, count: int) -> bytes:
+    """What a pipe has now; BlockingIOError when it is empty, b"" at its end."""
+    available = _D()
+    if not _peek(_number(reader), None, 0, None, ctypes.byref(available), None):
+        if ctypes.get_last_error() == ERROR_BROKEN_PIPE:
+            return b""
+        raise _error()
+    if not available.value:
+        raise BlockingIOError
+    return read(reader, min(count, available.value))
+
+
+def try_write(writer: Handle, data: bytes) -> int:
+    """Write to a pipe that has room, BlockingIOError when it has none."""
+    handle = _number(writer)
+    with _overlapped(0) as record:
+        moved = _D()
+        if not _write_file(handle, data, len(data), None, ctypes.byref(record)):
+            if ctypes.get_last_error() != ERROR_IO_PENDING:
+                raise _error()
+            if _wait(record.event, 100) != WAIT_OBJECT_0:
+                _cancel(handle, ctypes.byref(record))
+        if not _result(handle, ctypes.byref(record), ctypes.byref(moved), True):
+            if ctypes.get_last_error() == ERROR_OPERATION_ABORTED:
+                raise BlockingIOError
+            raise _error()
+        return moved.value
+
+
 def fill_pipe(writer: Handle) -> None:
     """Write until the pipe takes no more."""
-    handle = _number(writer)
-    data = bytes(4096)
-    while True:
-        with _overlapped(0) as record:
-            if not _write_file(handle, data, len(data), None, ctypes.byref(record)):
-                if ctypes.get_last_error() != ERROR_IO_PENDING:
-                    raise _error()
-                if _wait(record.event, 100) == WAIT_OBJECT_0:
-                    continue
-                _cancel(handle, ctypes.byref(record))
-                _result(handle, ctypes.byref(record), ctypes.byref(_D()), True)
-                return
+    try:
+        while True:
+            try_write(writer, bytes(4096))
+    except BlockingIOError:
+        pass
 
 
 def open_folder(path: Path) -> int:

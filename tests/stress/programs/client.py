@@ -6,35 +6,27 @@ Lines: "connected"; then, when it is told to go on, "echoed".
 
 from __future__ import annotations
 
-import select
 import socket
 import sys
 
 
 def main(port: int, count: int) -> None:
     """Connect one after the other, then talk to all at the same time."""
-    connections = {}
-    poll = select.epoll()
+    connections = []
     for index in range(count):
         sock = socket.create_connection(("127.0.0.1", port))
-        connections[sock.fileno()] = (sock, b"%016d" % index)
-        poll.register(sock, select.EPOLLIN)
+        connections.append((sock, b"%016d" % index))
     print("connected", flush=True)
     sys.stdin.readline()
-    for sock, message in connections.values():
+    for sock, message in connections:
         sock.sendall(message)
-    left = count
-    while left:
-        for fd, _ in poll.poll():
-            sock, message = connections[fd]
-            assert sock.recv(64) == message
-            poll.unregister(fd)
-            left -= 1
+    for sock, message in connections:
+        assert sock.recv(64) == message
     print("echoed", flush=True)
     sys.stdin.readline()
-    for sock, _ in connections.values():
+    for sock, _ in connections:
         sock.shutdown(socket.SHUT_WR)
-    for sock, _ in connections.values():
+    for sock, _ in connections:
         assert sock.recv(64) == b""
         sock.close()
     print("closed", flush=True)
