@@ -245,6 +245,8 @@ class Port(Submission):
             if key.closed or key.port is not self:
                 raise ValueError(f"{key!r} is no key of this port, or closed")
             refused = self._lib.portio_handle_release(self._native, key._id)
+            if refused == self._lib.PORTIO_UNSUPPORTED:
+                raise self._refusal(refused, f"disassociating {key!r}")
             if refused:
                 raise self._refusal(refused, repr(key))
             registry.remove(key._descriptor, key)

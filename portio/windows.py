@@ -122,6 +122,7 @@ _ERRNO = {
     10022: errno.EINVAL,  # WSAEINVAL
     10024: errno.EMFILE,  # WSAEMFILE
     10035: errno.EAGAIN,  # WSAEWOULDBLOCK
+    10038: errno.EBADF,  # WSAENOTSOCK: of what was a socket when it was associated
     10058: errno.EPIPE,  # WSAESHUTDOWN: our sending side was shut down
     10101: errno.ECONNRESET,  # WSAEDISCON
 }
@@ -207,7 +208,7 @@ def explain(code: int) -> tuple[int, str]:
     number = _ERRNO.get(code)
     if number is None:
         number = code if code in _WINSOCK else OSError(0, "", None, code).errno or errno.EIO
-    return number, _text(code) or os.strerror(number)
+    return number, _text(code) or errno.errorcode.get(number) or os.strerror(number)
 
 
 def usable_processors() -> int:

@@ -122,7 +122,7 @@ struct handle {
     int kind;      /* of a socket: SOCK_STREAM … */
     int protocol;
     DWORD catalog;  /* of a socket: which provider made it */
-    bool layered;   /* of a socket: not the system's own provider */
+    bool listens;   /* of a socket: connections arrive there */
     bool dead;      /* give the record back when pending reaches 0 */
     bool closing;   /* operations that arrive now are cancelled */
     bool ended;     /* the receiving side was shut down: receives give 0 bytes */

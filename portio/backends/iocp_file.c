@@ -15,6 +15,13 @@ static bool is_file(const struct op *op)
     return op->handle->type == PORTIO_FILE;
 }
 
+static bool pipe_look(const struct op *op, struct nt_pipe_local *local)
+{
+    struct nt_status_block block;
+    return nt.query_file(op->handle->handle, &block, local, sizeof *local,
+                         NT_FILE_PIPE_LOCAL_INFORMATION) >= 0;
+}
+
 /* A write to a pipe that is cancelled leaves in the pipe what a reader has not
    taken, and takes back the rest, and the system does not say how much that was.
    What fits into the pipe's room is written at once, whole.  So a write goes there in
@@ -23,9 +30,7 @@ static bool is_file(const struct op *op)
 static DWORD pipe_room(const struct op *op)
 {
     struct nt_pipe_local local;
-    struct nt_status_block block;
-    if (nt.query_file(op->handle->handle, &block, &local, sizeof local,
-                      NT_FILE_PIPE_LOCAL_INFORMATION) < 0)
+    if (!pipe_look(op, &local))
         return PIPE_MOST; /* no pipe: a serial line, for example */
     return local.write_quota_available > PIPE_PIECE ? local.write_quota_available : PIPE_PIECE;
 }
@@ -39,7 +44,12 @@ static enum step read_step(portio_port *port, struct op *op)
         return STEP_DONE; /* nothing is asked for */
     op_overlapped(op, is_file(op) ? (uint64_t)op->argument : 0);
     bool read = ReadFile(op->handle->handle, piece, length, NULL, &op->overlapped);
-    return op_called(port, op, unqueued, read ? 0 : GetLastError());
+    uint32_t error = read ? 0 : GetLastError();
+    /* Of a message that does not fit into the buffer the system says so at once, but
+       it is a warning, and only for errors there is no packet. */
+    if (error == ERROR_MORE_DATA)
+        error = ERROR_IO_PENDING;
+    return op_called(port, op, unqueued, error);
 }
 
 static enum step write_step(portio_port *port, struct op *op)
@@ -72,8 +82,13 @@ static bool read_settle(struct op *op, uint32_t error, DWORD bytes)
     if (error != 0 || end)
         return true;
     if (!is_file(op)) {
-        /* Somebody has written nothing at all: that is no end of the stream. */
-        return bytes != 0 || transfer_room(op) == 0;
+        if (bytes == 0) /* somebody has written nothing: that is no end of the stream */
+            return transfer_room(op) == 0 || op->nbytes > 0;
+        /* The rest of a sequence of buffers takes what is there, and waits for no
+           more. */
+        struct nt_pipe_local local;
+        return transfer_consume(op, bytes) || !pipe_look(op, &local) ||
+               local.read_data_available == 0;
     }
     op->argument += bytes;
     return bytes == 0 || transfer_consume(op, bytes);

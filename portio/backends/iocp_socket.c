@@ -7,9 +7,12 @@
 
 #include <stdlib.h>
 
-/* The most bytes that one call is given.  Winsock locks the memory of a pending
-   call in place, and ends it with WSAENOBUFS when that is too much. */
-#define SOCKET_MOST (UINT64_C(16) << 20)
+/* The most bytes that one call receives.  Winsock locks the memory of a pending call
+   in place, and ends it with WSAENOBUFS when that is too much. */
+#define RECEIVE_MOST (UINT64_C(16) << 20)
+/* The most that one call sends on a stream.  Of a send that is cancelled the system
+   does not say how much went, so the parts that are complete are what we know. */
+#define SEND_MOST (UINT64_C(256) << 10)
 /* The most buffers of a datagram; Python joins longer sequences. */
 #define DATAGRAM_VECTORS 1024
 
@@ -76,8 +79,18 @@ static void unreachable_report(SOCKET socket, BOOL wanted)
     WSAIoctl(socket, SIO_UDP_CONNRESET, &wanted, sizeof wanted, NULL, 0, &bytes, NULL, NULL);
 }
 
+/* Whether connections arrive there.  A socket that listens never does anything else. */
+static bool socket_listens(SOCKET socket)
+{
+    BOOL listens = FALSE;
+    int length = sizeof listens;
+    return getsockopt(socket, SOL_SOCKET, SO_ACCEPTCONN, (char *)&listens, &length) == 0 &&
+           listens;
+}
+
 void socket_prepare(struct handle *handle, SOCKET socket)
 {
+    handle->listens = handle->kind == SOCK_STREAM && socket_listens(socket);
     SOCKADDR_STORAGE peer;
     int length = sizeof peer;
     if (handle->kind == SOCK_DGRAM &&
@@ -93,7 +106,9 @@ static enum step accept_step(portio_port *port, struct op *op)
     SOCKET listener = socket_of(op);
     bool unqueued = op_is_unqueued(op);
     struct functions functions;
-    op->error = functions_find(handle, listener, &functions);
+    if (!handle->listens)
+        handle->listens = socket_listens(listener);
+    op->error = handle->listens ? functions_find(handle, listener, &functions) : WSAEINVAL;
     if (op->error != 0)
         return STEP_DONE;
     if (op->accepted == INVALID_SOCKET)
@@ -202,8 +217,12 @@ static enum step receive_step(portio_port *port, struct op *op)
     WSABUF buffers[DATAGRAM_VECTORS];
     if (op->handle->ended)
         return STEP_DONE; /* the receiving side was shut down: 0 bytes */
+    if (op->handle->listens) {
+        op->error = WSAENOTCONN;
+        return STEP_DONE;
+    }
     DWORD count = transfer_buffers(op, buffers, stream ? TRANSFER_VECTORS : DATAGRAM_VECTORS,
-                                   stream ? SOCKET_MOST : UINT32_MAX);
+                                   stream ? RECEIVE_MOST : UINT32_MAX);
     op->message_flags = (DWORD)op->argument;
     op_overlapped(op, 0);
     int failed;
@@ -212,7 +231,12 @@ static enum step receive_step(portio_port *port, struct op *op)
                              (int *)op->address_length, &op->overlapped, NULL);
     else
         failed = WSARecv(socket, buffers, count, NULL, &op->message_flags, &op->overlapped, NULL);
-    return op_called(port, op, unqueued, failed == 0 ? 0 : (uint32_t)WSAGetLastError());
+    uint32_t error = failed == 0 ? 0 : (uint32_t)WSAGetLastError();
+    /* Of a datagram that does not fit the system says so at once, but it is a warning
+       (STATUS_BUFFER_OVERFLOW), and only for errors there is no packet. */
+    if (error == WSAEMSGSIZE)
+        error = ERROR_IO_PENDING;
+    return op_called(port, op, unqueued, error);
 }
 
 static bool receive_settle(struct op *op, uint32_t error, DWORD bytes)
@@ -240,7 +264,7 @@ static enum step send_step(portio_port *port, struct op *op)
     bool stream = op->handle->type == PORTIO_STREAM_SOCKET;
     WSABUF buffers[DATAGRAM_VECTORS];
     DWORD count = transfer_buffers(op, buffers, stream ? TRANSFER_VECTORS : DATAGRAM_VECTORS,
-                                   stream ? SOCKET_MOST : UINT32_MAX);
+                                   stream ? SEND_MOST : UINT32_MAX);
     op_overlapped(op, 0);
     int failed;
     if (op->kind == PORTIO_SENDTO)
