@@ -16,7 +16,6 @@ class of its own: it is never mistaken for a reset or a closed connection.
 from __future__ import annotations
 
 import errno
-import sys
 
 from portio import system
 
@@ -73,6 +72,5 @@ def from_system(code: int, text: str = "") -> OSError:
         error = NotSupportedError(number, described)
     else:
         error = OSError(number, described)  # which picks the subclass for the errno
-    if sys.platform == "win32":
-        error.winerror = code
+    system.keep_code(error, code)
     return error

@@ -16,6 +16,7 @@ __all__ = [
     "explain",
     "file_size",
     "identify",
+    "keep_code",
     "open_file",
     "open_pipe",
     "truncate",
@@ -86,6 +87,10 @@ def identify(descriptor: int) -> tuple[int, int, bool] | None:
 def explain(code: int) -> tuple[int, str]:
     """The errno and the text of an error of the system."""
     return code, os.strerror(code)
+
+
+def keep_code(error: OSError, code: int) -> None:  # noqa: ARG001
+    """Keeps the system's own number with the error; here that is the errno."""
 
 
 def usable_processors() -> int:

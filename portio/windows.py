@@ -38,6 +38,7 @@ __all__ = [
     "explain",
     "file_size",
     "identify",
+    "keep_code",
     "open_file",
     "open_pipe",
     "truncate",
@@ -211,6 +212,14 @@ def explain(code: int) -> tuple[int, str]:
     return number, _text(code) or errno.errorcode.get(number) or os.strerror(number)
 
 
+def keep_code(error: OSError, code: int) -> None:
+    """Makes `code` the error's `winerror`, which does not change its errno any more."""
+    error.winerror = code
+    # OSError forgets its winerror when it is pickled; what its dictionary holds is
+    # set again as attributes.
+    error.__dict__["winerror"] = code
+
+
 def usable_processors() -> int:
     """How many processors this process may use."""
     return max(1, int(_native().lib.portio_processors()))
@@ -236,5 +245,5 @@ def _checked(result: int) -> int:
 def _error(code: int, path: object = None) -> OSError:
     number, text = explain(code)
     error = OSError(number, text) if path is None else OSError(number, text, path)
-    error.winerror = code
+    keep_code(error, code)
     return error

@@ -86,6 +86,7 @@ _Static_assert(sizeof(LONG) == 4, "LONG is what the Interlocked functions work o
 #define NT_HOPLIMIT_EXCEEDED UINT32_C(0xC000A012)
 
 /* ntifs.h: FILE_INFORMATION_CLASS. */
+#define NT_FILE_ACCESS_INFORMATION 8
 #define NT_FILE_MODE_INFORMATION 16
 #define NT_FILE_PIPE_LOCAL_INFORMATION 24
 #define NT_FILE_REPLACE_COMPLETION_INFORMATION 61 /* from Windows 8.1 */

@@ -18,6 +18,15 @@
 
 enum { PHASE_BEGIN, PHASE_READ, PHASE_SEND, PHASE_TRANSMIT };
 
+/* Opening a file once more asks what the user may do, not what the handle may. */
+static bool is_readable(HANDLE file)
+{
+    ULONG access = 0; /* FILE_ACCESS_INFORMATION */
+    struct nt_status_block block;
+    return nt.query_file(file, &block, &access, sizeof access, NT_FILE_ACCESS_INFORMATION) < 0 ||
+           (access & FILE_READ_DATA) != 0;
+}
+
 /* Opens the source for us, and finds out how much there is to send. */
 static uint32_t source_open(struct op *op)
 {
@@ -25,6 +34,8 @@ static uint32_t source_open(struct op *op)
     LARGE_INTEGER size;
     if (GetFileType(file) != FILE_TYPE_DISK)
         return GetLastError() == ERROR_INVALID_HANDLE ? ERROR_INVALID_HANDLE : ERROR_SEEK;
+    if (!is_readable(file))
+        return ERROR_INVALID_ACCESS;
     if (!GetFileSizeEx(file, &size))
         return GetLastError();
     op->source = ReOpenFile(file, GENERIC_READ,
