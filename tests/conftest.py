@@ -10,7 +10,6 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +17,11 @@ import pytest
 import portio
 from support import backends
 from support.drivers import DRIVERS, Driver
+from support.handles import open_handles
 from support.net import Net
 from support.system import WINDOWS, WINE
 from support.watch import HANG_LIMIT, LIMIT
 
-_FDS = Path("/proc/self/fd")
 _ERROR_OUTPUT = pytest.StashKey[int]()
 _WINE = "Wine cannot: "
 
@@ -113,9 +112,9 @@ def _first_use(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture
 def no_leak(_first_use: None) -> Iterator[None]:
     """The test leaves no descriptor, or handle, behind."""
-    before = _descriptors()
+    before = open_handles()
     yield
-    if _descriptors().keys() - before.keys():
+    if open_handles().keys() - before.keys():
         gc.collect()
         # What the kernel closes on its own time, a ring for one, may take a moment.
         deadline = time.monotonic() + 10
@@ -125,19 +124,7 @@ def no_leak(_first_use: None) -> Iterator[None]:
 
 
 def _new(before: dict[int, str]) -> dict[int, str]:
-    return {fd: name for fd, name in _descriptors().items() if fd not in before}
-
-
-def _descriptors() -> dict[int, str]:
-    if WINDOWS:
-        from support.win32 import handles_of_io
-
-        return handles_of_io()
-    found = {}
-    for entry in os.listdir(_FDS):
-        with contextlib.suppress(OSError):
-            found[int(entry)] = os.readlink(_FDS / entry)
-    return found
+    return {fd: name for fd, name in open_handles().items() if fd not in before}
 
 
 @pytest.fixture

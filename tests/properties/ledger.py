@@ -9,7 +9,6 @@ between, and a packet that changes on its way.
 from __future__ import annotations
 
 import gc
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 from weakref import ref
 
 import portio
+from support.handles import open_handles
 
 CANCELLED = portio.OperationCancelledError
 
@@ -220,20 +220,10 @@ class Descriptors:
     """The descriptors of this process, to see that none is left behind."""
 
     def __init__(self) -> None:
-        self._before = self._open()
-
-    @staticmethod
-    def _open() -> dict[int, str]:
-        found = {}
-        for name in os.listdir("/proc/self/fd"):
-            try:
-                found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-            except FileNotFoundError:  # the descriptor of the listing itself
-                pass
-        return found
+        self._before = open_handles()
 
     def check(self) -> None:
         """Only what was open at the beginning may be open now."""
-        now = self._open()
+        now = open_handles()
         left = {number: name for number, name in now.items() if number not in self._before}
         assert not left, f"descriptors left open: {left}"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 import portio
+from support.system import WINE
 
 from .ledger import Descriptors, Ledger, Submission
 
@@ -59,7 +60,8 @@ def walk(machine: Callable[[], RuleBasedStateMachine], *, examples: int, steps: 
     run_state_machine_as_test(
         cast("type[RuleBasedStateMachine]", machine),
         settings=settings(
-            max_examples=examples,
+            # Under Wine each call of the system is a message to a server.
+            max_examples=examples // 4 if WINE else examples,
             stateful_step_count=steps,
             deadline=None,
             derandomize=ON_CI,

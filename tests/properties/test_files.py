@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 import socket
 import tempfile
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, initialize, rule
 
 import portio
+from support.handles import is_open
 
 from .ledger import CANCELLED, Submission
 from .machines import SHAPES, SWITCHES, PortMachine, Shape, walk
@@ -295,7 +295,7 @@ class FileMachine(PortMachine):
         self.source.close()
         self.sink.close()
         for file in self.files:
-            assert os.fstat(file.fileno())
+            assert is_open(file.fileno())
             file.close()
         self.keys.clear()
         self.__dict__.pop("out", None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.children import Child
-from support.system import WINDOWS
+from support.system import WINDOWS, WINE
 
 COUNT = 1000 if WINE else 10_000  # Wine's server has a descriptor for each end too
 SPARE = 100  # descriptors for everything else

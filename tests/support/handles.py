@@ -38,12 +38,6 @@ if sys.platform == "win32":
     try_read = win32.try_read
     try_write = win32.try_write
     make_sparse = win32.make_sparse
-
-    def count() -> int:
-        """How many handles this process has open for I/O."""
-        return len(win32.handles_of_io())
-
-    open_folder = win32.open_folder
 else:
 
     def read(handle: Handle, count: int) -> bytes:
@@ -98,15 +92,24 @@ else:
         except BlockingIOError:
             os.set_blocking(number, True)
 
-    def count() -> int:
-        """How many handles this process has open for I/O."""
-        return len(os.listdir("/proc/self/fd"))
-
     def make_sparse(handle: Handle) -> None:
         """Let what is never written of a file take no room: so it is here."""
 
     def open_folder(path: Path) -> int:
         return os.open(path, os.O_RDONLY)
+
+
+def open_handles() -> dict[int, str]:
+    """What this process has open, and what it is, to see that nothing is left behind."""
+    if sys.platform == "win32":
+        return win32.handles_of_io()
+    found = {}
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
+        except FileNotFoundError:  # the descriptor of the listing itself
+            pass
+    return found
 
 
 def unused() -> int:

@@ -129,12 +129,12 @@ def forgotten(backend: str, kind: str) -> None:
         peer.close()
         del buffer
         gc.collect()
-        handles_after.append(handles.count())
+        handles_after.append(len(handles.open_handles()))
     assert len(warnings) == 20, warnings
     assert all("ResourceWarning" in each and "Port" in each for each in warnings), warnings
     assert handles_after[-1] == handles_after[0], handles_after
     if os.name == "posix":
-        assert handles_after[0] == 4, os.listdir("/proc/self/fd")  # 3 and the listing itself
+        assert handles_after[0] == 3, os.listdir("/proc/self/fd")  # the standard streams
     print("done", flush=True)
 
 
