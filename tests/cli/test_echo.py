@@ -20,6 +20,7 @@ import pytest
 from cli.command import STOP, Command, Result, receive, run, start
 from portio.cli import echo as echo_module
 from support.marks import needs_resource_limits
+from support.net import LINGER
 from support.system import WINE
 from support.watch import LIMIT
 
@@ -120,7 +121,7 @@ def test_clients_that_reset(backend: str, workers: int) -> None:
     with echo(backend, workers) as (_, address):
         for number in range(100):
             client = socket.create_connection(address, timeout=LIMIT)
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(LINGER, 1, 0))
             if number % 2:
                 client.sendall(bytes(50_000))
             client.close()

@@ -171,6 +171,7 @@ def test_o11_vectored_at_an_offset(driver: Driver, key: portio.CompletionKey, pa
     assert b"".join(buffers) == DATA[-3:] + bytes(3)
 
 
+@pytest.mark.skipif(WINDOWS, reason="a file opened for overlapped I/O has no position")
 def test_o1_the_position_of_the_file_is_left_alone(driver: Driver, tmp_path: Path) -> None:
     with open(tmp_path / "plain", "wb+", buffering=0) as plain:
         plain.write(b"0123456789")
@@ -218,6 +219,7 @@ def test_o10_the_mode_of_the_file_counts(driver: Driver, path: Path) -> None:
         assert done.error.errno == errno.EBADF
 
 
+@pytest.mark.skipif(WINDOWS, reason="Windows has no device that is always full")
 def test_o8_a_full_device(driver: Driver) -> None:
     """/dev/full: an error that says that nothing was written."""
     try:
@@ -235,6 +237,7 @@ def test_o8_a_full_device(driver: Driver) -> None:
         os.close(fd)
 
 
+@pytest.mark.skipif(WINDOWS, reason="Windows has no such device: see test_windows.py for NUL")
 def test_o1_devices_without_offsets(driver: Driver) -> None:
     try:
         fd = os.open("/dev/zero", os.O_RDWR)

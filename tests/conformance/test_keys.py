@@ -13,7 +13,7 @@ import pytest
 import portio
 from support import handles
 from support.drivers import Driver
-from support.marks import needs_chosen_numbers
+from support.marks import needs_chosen_numbers, wine_cannot_disassociate
 from support.net import STREAMS, Net
 from support.system import WINDOWS
 from support.watch import LIMIT
@@ -148,6 +148,7 @@ def test_k1_another_backends_port_is_another_port_too(driver: Driver, net: Net) 
     assert key.handle is ours
 
 
+@wine_cannot_disassociate
 def test_k1_free_again_once_the_port_is_closed(driver: Driver, net: Net, backend: str) -> None:
     ours, _ = net.pair()
     with portio.Port(backend=backend) as first:
@@ -155,6 +156,7 @@ def test_k1_free_again_once_the_port_is_closed(driver: Driver, net: Net, backend
     assert driver.associate(ours).handle is ours
 
 
+@wine_cannot_disassociate
 def test_k1_free_again_once_the_port_is_collected(driver: Driver, net: Net, backend: str) -> None:
     ours, _ = net.pair()
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import portio
+from support.marks import kernel_sees_who_blocks, wine_releases_the_first
 from support.net import Net
 from support.threads import Background
 from support.watch import LIMIT, eventually, fail_with_dump, wait_until_blocked
@@ -185,6 +186,7 @@ def test_p2_each_thread_sees_packets_in_order(make_port: MakePort) -> None:
 # P3 waiters
 
 
+@wine_releases_the_first
 @pytest.mark.core
 def test_p3_the_last_to_wait_is_the_first_released(make_port: MakePort, hire: Hire) -> None:
     port = make_port(8)
@@ -198,6 +200,7 @@ def test_p3_the_last_to_wait_is_the_first_released(make_port: MakePort, hire: Hi
         assert packet.nbytes == number
 
 
+@wine_releases_the_first
 def test_p3_a_hot_thread_stays_hot(make_port: MakePort, hire: Hire) -> None:
     port = make_port(8)
     workers = hire(port, 3)
@@ -211,6 +214,7 @@ def test_p3_a_hot_thread_stays_hot(make_port: MakePort, hire: Hire) -> None:
         worker.get()
 
 
+@wine_releases_the_first
 def test_p3_completions_of_the_system_release_last_in_first_out(
     make_port: MakePort, hire: Hire, net: Net
 ) -> None:
@@ -231,6 +235,7 @@ def test_p3_completions_of_the_system_release_last_in_first_out(
         assert receive.buffer[0] == number
 
 
+@wine_releases_the_first
 def test_p3_a_waiter_that_gave_up_is_passed_over(make_port: MakePort, hire: Hire) -> None:
     port = make_port(8)
     first, second, third = workers = hire(port, 3)
@@ -267,6 +272,7 @@ def test_p3_when_the_watcher_leaves_another_takes_over(
 # P4 concurrency
 
 
+@kernel_sees_who_blocks
 @pytest.mark.core
 @pytest.mark.parametrize("concurrency", [1, 2, 3])
 def test_p4_at_most_so_many_threads_run(make_port: MakePort, hire: Hire, concurrency: int) -> None:
@@ -284,6 +290,7 @@ def test_p4_at_most_so_many_threads_run(make_port: MakePort, hire: Hire, concurr
     assert sorted(worker.answer().nbytes for worker in running) == list(range(concurrency))
 
 
+@kernel_sees_who_blocks
 def test_p4_waiters_that_arrive_when_packets_are_queued_wait_too(
     make_port: MakePort, hire: Hire
 ) -> None:
@@ -299,6 +306,7 @@ def test_p4_waiters_that_arrive_when_packets_are_queued_wait_too(
     assert not second.answered
 
 
+@kernel_sees_who_blocks
 def test_p4_a_running_thread_takes_the_next_packet_without_a_switch(
     make_port: MakePort, hire: Hire
 ) -> None:
@@ -314,6 +322,7 @@ def test_p4_a_running_thread_takes_the_next_packet_without_a_switch(
     assert answered(workers) == []
 
 
+@kernel_sees_who_blocks
 def test_p4_at_the_cap_a_poll_takes_nothing(make_port: MakePort, hire: Hire) -> None:
     port = make_port(1)
     first, second = hire(port, 2)
@@ -326,6 +335,7 @@ def test_p4_at_the_cap_a_poll_takes_nothing(make_port: MakePort, hire: Hire) -> 
     assert first.do(lambda: port.get(0)).nbytes == 2
 
 
+@kernel_sees_who_blocks
 def test_p4_a_batch_is_one_place(make_port: MakePort, hire: Hire) -> None:
     port = make_port(2)
     first, second, third = hire(port, 3)
@@ -336,6 +346,7 @@ def test_p4_a_batch_is_one_place(make_port: MakePort, hire: Hire) -> None:
     assert third.do(lambda: port.get(0)) is None
 
 
+@kernel_sees_who_blocks
 @pytest.mark.core
 def test_p4_blocking_gives_up_the_place(make_port: MakePort, hire: Hire) -> None:
     port = make_port(1)
@@ -367,6 +378,7 @@ def test_p4_blocking_gives_up_the_place(make_port: MakePort, hire: Hire) -> None
     assert last.answer().nbytes == 3
 
 
+@kernel_sees_who_blocks
 def test_p4_blocking_ends_with_an_exception_too(make_port: MakePort, hire: Hire) -> None:
     port = make_port(1)
     first, second = hire(port, 2)
@@ -384,6 +396,7 @@ def test_p4_blocking_ends_with_an_exception_too(make_port: MakePort, hire: Hire)
     assert first.do(port.get).nbytes == 2
 
 
+@kernel_sees_who_blocks
 def test_p4_blocking_nests_and_is_harmless_without_a_place(make_port: MakePort, hire: Hire) -> None:
     port = make_port(1)
     first, second = hire(port, 2)
@@ -416,6 +429,7 @@ def test_p4_a_thread_that_ends_gives_up_its_place(make_port: MakePort, hire: Hir
     assert waiter.answer().nbytes == 2
 
 
+@kernel_sees_who_blocks
 def test_p4_a_thread_that_ends_releases_who_waits_already(make_port: MakePort, hire: Hire) -> None:
     port = make_port(1)
     waiter, mortal = hire(port, 2)
@@ -429,6 +443,7 @@ def test_p4_a_thread_that_ends_releases_who_waits_already(make_port: MakePort, h
     assert waiter.answer().nbytes == 2
 
 
+@kernel_sees_who_blocks
 def test_p4_a_thread_that_turns_to_another_port_gives_up_its_place(
     make_port: MakePort, hire: Hire
 ) -> None:
@@ -455,6 +470,7 @@ def test_p4_a_thread_that_waits_again_gives_up_its_place(make_port: MakePort, hi
     assert second.do(lambda: port.get(0)).nbytes == 2
 
 
+@kernel_sees_who_blocks
 def test_p4_completions_of_the_system_count_too(make_port: MakePort, hire: Hire, net: Net) -> None:
     port = make_port(1)
     workers = hire(port, 3)
@@ -473,6 +489,7 @@ def test_p4_completions_of_the_system_count_too(make_port: MakePort, hire: Hire,
         assert hot.do(lambda: port.get(LIMIT)).nbytes == 1
 
 
+@kernel_sees_who_blocks
 def test_p4_closing_wakes_those_whom_the_cap_holds_back(make_port: MakePort, hire: Hire) -> None:
     port = make_port(1)
     first, second = hire(port, 2)

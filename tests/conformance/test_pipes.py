@@ -202,20 +202,23 @@ def test_o1_a_terminal(driver: Driver) -> None:
         os.close(slave)
 
 
-def test_o1_a_pipe_to_another_process(driver: Driver, ends: Ends) -> None:
-    reader, writer = ends
+def test_o1_a_pipe_to_another_process(driver: Driver) -> None:
+    reader, descriptor = handles.open_pipe_for_child()
     key = driver.associate(reader)
-    child = subprocess.Popen(
-        [sys.executable, "-c", "import os; os.write(1, b'from the child' * 10000)"],
-        stdout=writer.fileno(),
-    )
-    writer.close()
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-c", "import os; os.write(1, b'from the child' * 10000)"],
+            stdout=descriptor,
+        )
+    finally:
+        os.close(descriptor)
     received = bytearray()
     buffer = bytearray(4096)
     while count := driver.result(portio.Read(key, buffer)):
         received += buffer[:count]
     assert child.wait(30) == 0
     assert received == b"from the child" * 10000
+    driver.close_key(key)
 
 
 def test_o1_many_pipes_at_once(driver: Driver) -> None:

@@ -13,7 +13,7 @@ import portio
 from support import handles
 from support.children import run_script
 from support.drivers import Driver
-from support.marks import needs_resource_limits
+from support.marks import kernel_sees_who_blocks, needs_resource_limits
 from support.net import Net, fill, recv_exactly
 from support.system import LOCAL, WINDOWS
 from support.threads import Background
@@ -349,6 +349,7 @@ def test_o14_waiters_cost_no_processor_time(make_port: MakePort, net: Net) -> No
             pass
 
 
+@kernel_sees_who_blocks
 def test_o14_at_the_cap_nobody_spins(make_port: MakePort) -> None:
     """Packets are queued, threads wait, and the place is taken: all must sleep."""
     port = make_port(1)
@@ -364,6 +365,7 @@ def test_o14_at_the_cap_nobody_spins(make_port: MakePort) -> None:
             thread.result()
 
 
+@pytest.mark.skipif(WINDOWS, reason="a port has no descriptor there")
 def test_o14_a_loop_without_readers_of_the_descriptor(port: portio.Port, net: Net) -> None:
     """A port whose fileno was asked for and never looked at works on."""
     ours, peer = net.pair()

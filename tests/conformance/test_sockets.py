@@ -289,7 +289,7 @@ def test_o1_sequenced_packets_keep_their_bounds(driver: Driver, net: Net) -> Non
     if not hasattr(socket, "SOCK_SEQPACKET"):
         pytest.skip("this system has no SOCK_SEQPACKET")
     try:
-        ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, peer = socket.socketpair(number("unix"), socket.SOCK_SEQPACKET)
     except OSError as error:
         pytest.skip(f"no sequenced-packet Unix sockets on this system: {error}")
     net.own(ours)

@@ -67,6 +67,10 @@ else:
         """A pipe that portio has not made, which a port can take: its ends for reading, writing."""
         return os.pipe2(0 if blocking else os.O_NONBLOCK)
 
+    def open_pipe_for_child() -> tuple[int, int]:
+        """A pipe of which a port takes the reading end, and subprocess the writing descriptor."""
+        return os.pipe()
+
     def open_file(path: Path, mode: str = "r+") -> int:
         """A file that portio has not opened, which a port can take."""
         flags = {"r": os.O_RDONLY, "w": os.O_WRONLY, "r+": os.O_RDWR | os.O_CREAT}[mode]

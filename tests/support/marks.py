@@ -27,3 +27,9 @@ wine_cannot_disassociate = pytest.mark.wine_limitation(
     "take a handle from its port (FileReplaceCompletionInformation)"
 )
 wine_ignores_concurrency = pytest.mark.wine_limitation("limit the threads that run at a time")
+wine_releases_the_first = pytest.mark.wine_limitation("release the last waiting thread first")
+kernel_sees_who_blocks = pytest.mark.skipif(
+    WINDOWS,
+    reason="a thread of a test that holds its packet and waits for orders has given up its place "
+    "there: see test_windows.py for threads that run",
+)

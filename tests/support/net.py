@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import socket
+import struct
 import sys
 import tempfile
 from typing import Any
@@ -15,6 +16,9 @@ import pytest
 
 from support.system import WINDOWS
 from support.watch import LIMIT
+
+LINGER = "HH" if WINDOWS else "ii"
+"""The system's struct linger."""
 
 STREAMS = ("inet", "inet6", "unix")
 """The families a stream socket may have."""
@@ -147,7 +151,7 @@ def _close(sock: socket.socket) -> None:
 
 def reset(sock: socket.socket) -> None:
     """Close a TCP socket so that its peer sees a reset."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(LINGER, 1, 0))
     sock.close()
 
 

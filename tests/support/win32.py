@@ -151,7 +151,9 @@ def is_open(handle: int) -> bool:
     return bool(_information(handle, ctypes.byref(_D())))
 
 
-def open_pipe(*, blocking: bool = True) -> tuple[int, int]:
+def open_pipe(
+    *, blocking: bool = True, writer_flags: int = FILE_FLAG_OVERLAPPED
+) -> tuple[int, int]:
     """A pipe that portio has not made, which a port can take: its ends for reading, writing."""
     del blocking  # a handle opened for overlapped I/O has no such mode
     name = rf"\\.\pipe\portio-test-{os.getpid()}-{next(_names)}"
@@ -163,13 +165,17 @@ def open_pipe(*, blocking: bool = True) -> tuple[int, int]:
         )
     )
     try:
-        writer = _create_file(
-            name, GENERIC_WRITE, 0, None, OPEN_EXISTING, FILE_FLAG_OVERLAPPED, None
-        )
+        writer = _create_file(name, GENERIC_WRITE, 0, None, OPEN_EXISTING, writer_flags, None)
         return reader, _checked(writer)
     except OSError:
         _close(reader)
         raise
+
+
+def open_pipe_for_child() -> tuple[int, int]:
+    """A pipe of which a port takes the reading end, and subprocess the writing descriptor."""
+    reader, writer = open_pipe(writer_flags=0)
+    return reader, msvcrt.open_osfhandle(writer, os.O_WRONLY)
 
 
 def open_file(path: Path | str, mode: str = "r+", *, flags: int = FILE_FLAG_OVERLAPPED) -> int:
@@ -309,3 +315,18 @@ def get_affinity() -> set[int]:
 def set_affinity(processors: set[int]) -> None:
     if not _set_affinity(_current_process(), sum(1 << bit for bit in processors)):
         raise _error()
+
+
+def create_event() -> int:
+    """A handle with which there is no I/O."""
+    return _checked(_create_event(None, True, False, None))
+
+
+def make_folder(path: Path) -> None:
+    """os.mkdir for a path of any length."""
+    os.makedirs("\\\\?\\" + str(path), exist_ok=True)
+
+
+def wait_for(handle: int, seconds: float) -> bool:
+    """Whether the handle is signalled before the time is over."""
+    return bool(_wait(handle, round(seconds * 1000)) == WAIT_OBJECT_0)
