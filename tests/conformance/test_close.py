@@ -15,6 +15,7 @@ import pytest
 import portio
 from support.children import run_script
 from support.drivers import Driver
+from support.marks import wine_cannot_disassociate
 from support.net import Net, fill, recv_exactly
 from support.system import LOCAL
 from support.threads import Background
@@ -172,6 +173,7 @@ def test_p7_whatever_the_peer_does(driver: Driver, net: Net) -> None:
     assert deaf.fileno() >= 0  # it was there all the time
 
 
+@wine_cannot_disassociate
 def test_p7_handles_stay_open_and_usable(driver: Driver, net: Net, backend: str) -> None:
     ours, peer = net.pair()
     key = driver.associate(ours)

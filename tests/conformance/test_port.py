@@ -107,9 +107,9 @@ def test_p5_zero_polls(port: portio.Port) -> None:
 @pytest.mark.parametrize("seconds", [1e-9, 0.0001, 0.0009, 0.001, 0.0015, 0.0101, 0.05])
 def test_p5_never_returns_early(port: portio.Port, seconds: float) -> None:
     for wait in (port.get, lambda timeout: port.get_many(4, timeout)):
-        start = time.monotonic()
+        start = time.perf_counter()
         assert not wait(timeout=seconds)
-        assert time.monotonic() - start >= seconds
+        assert time.perf_counter() - start >= seconds
 
 
 def test_p5_never_returns_early_with_other_waiters(shared_port: portio.Port) -> None:
@@ -221,9 +221,9 @@ def test_p5_get_many_wants_a_positive_limit(port: portio.Port, limit: int) -> No
 
 
 def test_p5_get_many_is_empty_only_on_time_out(port: portio.Port) -> None:
-    start = time.monotonic()
+    start = time.perf_counter()
     assert port.get_many(5, 0.03) == []
-    assert time.monotonic() - start >= 0.03
+    assert time.perf_counter() - start >= 0.03
     with Background(_post_when_blocked, port, threading.current_thread(), 1):
         assert [packet.nbytes for packet in port.get_many(5)] == [1]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import os
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +94,11 @@ def test_o11_nothing_of_a_file(driver: Driver, net: Net, path: Path) -> None:
 
 def test_o11_an_offset_over_4_gib(driver: Driver, net: Net, tmp_path: Path) -> None:
     with portio.open(tmp_path / "sparse", "w+") as source:
+        handles.make_sparse(source)
         source.truncate(5 * 2**30 + 7)
-        os.pwrite(source.fileno(), b"at the far end", 5 * 2**30 - 7)
+        with (tmp_path / "sparse").open("r+b") as same:
+            same.seek(5 * 2**30 - 7)
+            same.write(b"at the far end")
         done, received = send(driver, net, source, 5 * 2**30 - 7)
         source.truncate(0)
     assert done.result() == 14
@@ -106,7 +108,8 @@ def test_o11_an_offset_over_4_gib(driver: Driver, net: Net, tmp_path: Path) -> N
 @pytest.mark.parametrize("form", ["File", "descriptor", "file object"])
 def test_o1_every_form_of_a_file(driver: Driver, net: Net, path: Path, form: str) -> None:
     with portio.open(path) as own, open(path, "rb") as plain:
-        source: Any = {"File": own, "descriptor": plain.fileno(), "file object": plain}[form]
+        number = handles.of_file(plain)
+        source: Any = {"File": own, "descriptor": number, "file object": plain}[form]
         done, received = send(driver, net, source, 0, 5000)
         assert done.result() == 5000
         assert received == DATA[:5000]

@@ -19,9 +19,9 @@ from support.watch import LIMIT, processor_seconds, wait_until_blocked
 @pytest.mark.parametrize("seconds", [0, 1e-9, 0.0005, 0.0015, 0.01, 0.05])
 def test_p5_a_timer_is_never_early(driver: Driver, seconds: float) -> None:
     timer = portio.Timer(seconds)
-    start = time.monotonic()
+    start = time.perf_counter()
     done = driver.run(timer)
-    assert time.monotonic() - start >= timer.seconds
+    assert time.perf_counter() - start >= timer.seconds
     assert done.error is None
     assert done.result() is None
     assert done.nbytes == 0
@@ -78,13 +78,13 @@ def test_k2_a_timer_with_a_key(driver: Driver, net: Net) -> None:
 def test_o5_a_timer_again_and_again(driver: Driver) -> None:
     timer = portio.Timer(0.001)
     for _ in range(20):
-        start = time.monotonic()
+        start = time.perf_counter()
         assert driver.result(timer) is None
-        assert time.monotonic() - start >= 0.001
+        assert time.perf_counter() - start >= 0.001
     timer.seconds = 0.02
-    start = time.monotonic()
+    start = time.perf_counter()
     driver.result(timer)
-    assert time.monotonic() - start >= 0.02
+    assert time.perf_counter() - start >= 0.02
 
 
 def test_o11_enormous_timers(driver: Driver) -> None:

@@ -77,9 +77,9 @@ def test_o13_wait_times_out_and_may_be_tried_again(driver: Driver, net: Net) -> 
     driver.submit(receive, queued=False)
     assert driver.call(receive.wait, 0) is None
     for seconds in (0.0005, 0.0015, 0.03):
-        start = time.monotonic()
+        start = time.perf_counter()
         assert driver.call(receive.wait, seconds) is None
-        assert time.monotonic() - start >= seconds
+        assert time.perf_counter() - start >= seconds
     assert receive.pending
     peer.sendall(b"x")
     assert driver.wait(receive).result() == 1
@@ -168,9 +168,9 @@ def test_o13_packets_that_come_during_a_wait_are_kept(driver: Driver, net: Net) 
 
 def test_o13_a_thread_in_wait_and_one_in_get(make_port: MakePort, net: Net) -> None:
     """Whichever of them watches the system serves the other."""
-    ours, peer = net.pair()
-    unqueued_socket, unqueued_peer = net.pair()
     for wait_first in (True, False):
+        ours, peer = net.pair()
+        unqueued_socket, unqueued_peer = net.pair()
         port = make_port(2)
         key, unqueued_key = port.associate(ours), port.associate(unqueued_socket)
         for order in ("queued first", "unqueued first"):

@@ -71,6 +71,10 @@ else:
         """A pipe of which a port takes the reading end, and subprocess the writing descriptor."""
         return os.pipe()
 
+    def of_file(file: HasFileno) -> int:
+        """The handle of one of Python's own files."""
+        return file.fileno()
+
     def open_file(path: Path, mode: str = "r+") -> int:
         """A file that portio has not opened, which a port can take."""
         flags = {"r": os.O_RDONLY, "w": os.O_WRONLY, "r+": os.O_RDWR | os.O_CREAT}[mode]

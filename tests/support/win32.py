@@ -223,6 +223,11 @@ def fill_pipe(writer: Handle) -> None:
         pass
 
 
+def of_file(file: HasFileno) -> int:
+    """The handle of one of Python's own files."""
+    return msvcrt.get_osfhandle(file.fileno())
+
+
 def open_folder(path: Path) -> int:
     return open_file(path, "r", flags=FILE_FLAG_OVERLAPPED | FILE_FLAG_BACKUP_SEMANTICS)
 
