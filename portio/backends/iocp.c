@@ -9,7 +9,8 @@
 
 #include <stdlib.h>
 
-const char iocp_key_io, iocp_key_done, iocp_key_post, iocp_key_wake;
+/* Different values, so that no linker finds them to be one. */
+const char iocp_key_io = 1, iocp_key_done = 2, iocp_key_post = 3, iocp_key_wake = 4;
 
 /* While it closes, a thread looks this often whether the others have left: their
    leaving makes a packet, but at the concurrency cap the kernel may keep it. */
@@ -167,8 +168,8 @@ static void port_drain(portio_port *port)
 {
     for (;;) {
         port_lock(port);
-        bool alone = port->users == 0;
-        bool idle = alone && port->active == 0 && port->callbacks == 0;
+        bool alone = port->users == 0 && port->callbacks == 0;
+        bool idle = alone && port->active == 0;
         port_unlock(port);
         if (idle)
             return;

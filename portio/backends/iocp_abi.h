@@ -20,6 +20,8 @@
 #include <mswsock.h>
 #include <windows.h>
 
+#include <string.h>
+
 #include "native.h"
 
 _Static_assert(sizeof(void *) == 8, "tokens travel in the pointer of a packet");

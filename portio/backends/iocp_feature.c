@@ -1,6 +1,8 @@
 /* What this Windows can do beyond what the engine needs, found by trying it. */
 #include "iocp.h"
 
+#include <wchar.h>
+
 struct nt_functions nt;
 
 static const char *const names[] = {"disassociate", "transmit_file"};
@@ -32,8 +34,8 @@ static bool can_disassociate(HANDLE port)
 {
     static volatile LONG counter;
     wchar_t name[64];
-    wsprintfW(name, L"\\\\.\\pipe\\portio-probe-%lu-%lu", GetCurrentProcessId(),
-              (DWORD)InterlockedIncrement(&counter));
+    swprintf(name, sizeof name / sizeof *name, L"\\\\.\\pipe\\portio-probe-%lu-%ld",
+             GetCurrentProcessId(), InterlockedIncrement(&counter));
     HANDLE pipe = CreateNamedPipeW(name,
                                    PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED |
                                        FILE_FLAG_FIRST_PIPE_INSTANCE,

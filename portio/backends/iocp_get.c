@@ -65,9 +65,10 @@ static uint32_t stash_take(portio_port *port, portio_completion *records, uint32
     return count;
 }
 
-/* One call of the system.  False: it had no packet.  True: it had, and `count` says
-   how many of them were for the program. */
-static bool packets_take(portio_port *port, portio_completion *records, uint32_t limit,
+enum took { TOOK_PACKETS, TOOK_NOTHING, TOOK_ERROR };
+
+/* One call of the system; `count` says how many of its packets were for the program. */
+static enum took packets_take(portio_port *port, portio_completion *records, uint32_t limit,
                          DWORD milliseconds, uint32_t *count)
 {
     OVERLAPPED_ENTRY entries[MOST_ENTRIES];
@@ -75,23 +76,28 @@ static bool packets_take(portio_port *port, portio_completion *records, uint32_t
     ULONG taken = 0;
     *count = 0;
     if (!GetQueuedCompletionStatusEx(port->port, entries, wanted, &taken, milliseconds,
-                                     milliseconds != 0))
-        return false;
+                                     milliseconds != 0)) {
+        DWORD error = GetLastError();
+        /* The time is over, or a wake-up has come (iocp_thread.c). */
+        bool usual = error == WAIT_TIMEOUT || error == WAIT_IO_COMPLETION;
+        return usual ? TOOK_NOTHING : TOOK_ERROR;
+    }
     for (ULONG at = 0; at < taken; at++) {
         if (!packet_open(port, &entries[at], &records[*count]))
             continue;
         if (++*count < limit)
             records[*count].token = 0; /* marks the end, for who salvages a batch */
     }
-    return true;
+    return TOOK_PACKETS;
 }
 
 static int get_polling(portio_port *port, portio_completion *records, uint32_t limit)
 {
     uint32_t count = 0;
-    while (count == 0 && packets_take(port, records, limit, 0, &count))
-        ;
-    return (int)count;
+    enum took took = TOOK_PACKETS;
+    while (count == 0 && took == TOOK_PACKETS)
+        took = packets_take(port, records, limit, 0, &count);
+    return took != TOOK_ERROR ? (int)count : PORTIO_SYSTEM - (int)GetLastError();
 }
 
 /* Waits for the first packet, and takes it and what is behind it. */
@@ -114,7 +120,10 @@ static int get_waiting(portio_port *port, portio_completion *records, uint32_t l
         if (port->stashed && (count = stash_take(port, records, limit)) > 0)
             break;
         DWORD left = deadline_left(deadline);
-        if (!packets_take(port, records, limit, left, &count) && left == 0)
+        enum took took = packets_take(port, records, limit, left, &count);
+        if (took == TOOK_ERROR)
+            refused = PORTIO_SYSTEM - (int)GetLastError();
+        if (took == TOOK_ERROR || (took == TOOK_NOTHING && left == 0))
             break;
     }
     thread_leave_wait(thread);

@@ -308,6 +308,7 @@ static void op_begin(portio_port *port, const portio_request *request)
 {
     struct op *op = slots_find(&port->slots, request->token);
     op->token = request->token;
+    op->overlapped.Internal = NT_PENDING; /* for ops_collect */
     op->handle = NULL;
     op->next = op->previous = NULL;
     op->kind = (uint8_t)request->kind;

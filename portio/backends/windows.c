@@ -73,8 +73,8 @@ int64_t portio_pipe_open(int64_t *reader, int64_t *writer)
     LARGE_INTEGER time;
     QueryPerformanceCounter(&time);
     /* Nobody can be first to the name: FIRST_PIPE_INSTANCE fails if somebody was. */
-    wsprintfW(name, L"\\\\.\\pipe\\portio-%lu-%lu-%08lx%08lx", GetCurrentProcessId(),
-              (DWORD)InterlockedIncrement(&serial), (DWORD)time.HighPart, time.LowPart);
+    swprintf(name, sizeof name / sizeof *name, L"\\\\.\\pipe\\portio-%lu-%ld-%08lx%08lx",
+             GetCurrentProcessId(), InterlockedIncrement(&serial), time.HighPart, time.LowPart);
     HANDLE server = CreateNamedPipeW(
         name, PIPE_ACCESS_INBOUND | FILE_FLAG_OVERLAPPED | FILE_FLAG_FIRST_PIPE_INSTANCE,
         PIPE_TYPE_BYTE | PIPE_READMODE_BYTE | PIPE_WAIT | PIPE_REJECT_REMOTE_CLIENTS, 1,
@@ -89,7 +89,17 @@ int64_t portio_pipe_open(int64_t *reader, int64_t *writer)
         CloseHandle(server);
         return error;
     }
-    /* The client is there: the pipe is connected, and nothing is left to wait for. */
+    /* The client is there already, so this does not wait: ERROR_PIPE_CONNECTED. */
+    OVERLAPPED overlapped = {0};
+    DWORD bytes;
+    if (!ConnectNamedPipe(server, &overlapped) && GetLastError() != ERROR_PIPE_CONNECTED &&
+        (GetLastError() != ERROR_IO_PENDING ||
+         !GetOverlappedResult(server, &overlapped, &bytes, TRUE))) {
+        int64_t error = failure();
+        CloseHandle(client);
+        CloseHandle(server);
+        return error;
+    }
     *reader = number(server);
     *writer = number(client);
     return 0;

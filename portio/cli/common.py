@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import portio
+from portio import system
 
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
@@ -79,6 +80,8 @@ def shown(path: str) -> str:
 
 def reason(error: OSError) -> str:
     """What the system said, without the name of the call or the file."""
+    if winerror := getattr(error, "winerror", None):
+        return system.explain(winerror)[1]
     if error.errno is not None and error.errno > 0 and not isinstance(error, socket.gaierror):
         return os.strerror(error.errno)
     return error.strerror or str(error)
