@@ -33,3 +33,5 @@ kernel_sees_who_blocks = pytest.mark.skipif(
     reason="a thread of a test that holds its packet and waits for orders has given up its place "
     "there: see test_windows.py for threads that run",
 )
+wine_keeps_ctrl_break = pytest.mark.wine_limitation("give Ctrl-Break to a handler of SIGBREAK")
+wine_makes_no_links = pytest.mark.wine_limitation("make symbolic links")

@@ -13,6 +13,7 @@ import portio
 from portio import backends
 from portio.backends import reasons, switches
 from portio.backends.native import Native
+from support.system import WINDOWS
 
 
 class Ffi:
@@ -185,6 +186,8 @@ def test_a_system_without_any_engine(engines: Engines, monkeypatch: pytest.Monke
 
 # The reasons
 
+of_linux = pytest.mark.skipif(WINDOWS, reason="these are Linux's engines, files and words")
+
 
 @pytest.fixture
 def system(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
@@ -201,6 +204,7 @@ def system(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return install
 
 
+@of_linux
 @pytest.mark.parametrize(
     ("code", "facts", "reason", "advice"),
     [
@@ -227,6 +231,7 @@ def test_why_io_uring_is_refused(
     assert advice in found.advice
 
 
+@of_linux
 def test_other_backends_have_other_reasons(system: Callable[..., None]) -> None:
     system(seccomp="2")
     found = reasons.probe_failed("epoll", "epoll_create1", errno.EPERM)

@@ -13,27 +13,52 @@ import pytest
 import portio
 from portio import errors
 from portio.completion import Completion, Outcome, error_of
+from support.system import WINDOWS
 
-
-@pytest.mark.parametrize(
-    ("code", "kind"),
+# The system's number, the portable one, and the class.
+CODES = (
     [
-        (errno.ECONNRESET, ConnectionResetError),
-        (errno.ECONNREFUSED, ConnectionRefusedError),
-        (errno.EPIPE, BrokenPipeError),
-        (errno.ENOENT, FileNotFoundError),
-        (errno.EACCES, PermissionError),
-        (errno.ETIMEDOUT, TimeoutError),
-        (errno.EMSGSIZE, OSError),
-        (errno.ECANCELED, portio.OperationCancelledError),
-        (errno.ENOTSUP, portio.NotSupportedError),
-    ],
+        (10054, errno.ECONNRESET, ConnectionResetError),  # WSAECONNRESET
+        (64, errno.ECONNRESET, ConnectionResetError),  # ERROR_NETNAME_DELETED
+        (1225, errno.ECONNREFUSED, ConnectionRefusedError),  # ERROR_CONNECTION_REFUSED
+        (232, errno.EPIPE, BrokenPipeError),  # ERROR_NO_DATA
+        (2, errno.ENOENT, FileNotFoundError),  # ERROR_FILE_NOT_FOUND
+        (5, errno.EACCES, PermissionError),  # ERROR_ACCESS_DENIED
+        (121, errno.ETIMEDOUT, TimeoutError),  # ERROR_SEM_TIMEOUT
+        (10040, errno.EMSGSIZE, OSError),  # WSAEMSGSIZE
+        (995, errno.ECANCELED, portio.OperationCancelledError),  # ERROR_OPERATION_ABORTED
+        (50, errno.ENOTSUP, portio.NotSupportedError),  # ERROR_NOT_SUPPORTED
+    ]
+    if WINDOWS
+    else [
+        (number, number, kind)
+        for number, kind in (
+            (errno.ECONNRESET, ConnectionResetError),
+            (errno.ECONNREFUSED, ConnectionRefusedError),
+            (errno.EPIPE, BrokenPipeError),
+            (errno.ENOENT, FileNotFoundError),
+            (errno.EACCES, PermissionError),
+            (errno.ETIMEDOUT, TimeoutError),
+            (errno.EMSGSIZE, OSError),
+            (errno.ECANCELED, portio.OperationCancelledError),
+            (errno.ENOTSUP, portio.NotSupportedError),
+        )
+    ]
 )
-def test_each_code_has_its_class(code: int, kind: type[OSError]) -> None:
+CODE_OF = {number: code for code, number, _ in reversed(CODES)}
+
+
+@pytest.mark.parametrize(("code", "number", "kind"), CODES)
+def test_each_code_has_its_class(code: int, number: int, kind: type[OSError]) -> None:
     error = errors.from_system(code, "while testing")
     assert type(error) is kind
-    assert error.errno == code
-    assert str(error) == f"[Errno {code}] while testing: {os.strerror(code)}"
+    assert error.errno == number
+    if WINDOWS:
+        assert error.winerror == code  # type: ignore[attr-defined, unused-ignore]
+        assert str(error).startswith(f"[WinError {code}] while testing: ")
+        assert len(str(error)) > len(f"[WinError {code}] while testing: ")
+    else:
+        assert str(error) == f"[Errno {code}] while testing: {os.strerror(code)}"
 
 
 def test_cancelled_is_no_connection_error() -> None:
@@ -67,18 +92,20 @@ KEY = portio.CompletionKey("data")
 
 
 def test_texts_name_the_operation_and_what_was_moved() -> None:
-    plain = failed(portio.Recv(KEY, bytearray(1)), errno.ECONNRESET)
+    plain = failed(portio.Recv(KEY, bytearray(1)), CODE_OF[errno.ECONNRESET])
     assert "portio.Recv on a free key: " in str(plain.error)
-    mine = failed(Mine(KEY, bytearray(1)), errno.ECONNRESET, 7)
+    mine = failed(Mine(KEY, bytearray(1)), CODE_OF[errno.ECONNRESET], 7)
     assert "Mine (portio.Recv) on a free key after 7 bytes: " in str(mine.error)
     timer: portio.Operation[None] = portio.Timer(1)
-    assert str(error_of(timer, None, Outcome(errno.ECANCELED, 0, None))).startswith(
-        f"[Errno {errno.ECANCELED}] portio.Timer: "
+    code = CODE_OF[errno.ECANCELED]
+    kind = "WinError" if WINDOWS else "Errno"
+    assert str(error_of(timer, None, Outcome(code, 0, None))).startswith(
+        f"[{kind} {code}] portio.Timer: "
     )
 
 
 def test_the_error_is_one_object_and_each_raise_a_new_one() -> None:
-    done = failed(portio.Send(KEY, b"x"), errno.EPIPE)
+    done = failed(portio.Send(KEY, b"x"), CODE_OF[errno.EPIPE])
     assert done.error is done.error
     raised = []
     for _ in range(2):
@@ -99,7 +126,7 @@ def test_a_raised_error_does_not_keep_its_frame() -> None:
 
     def fail() -> weakref.ref[Resource]:
         resource = Resource()
-        done = failed(portio.Send(KEY, b"x"), errno.EPIPE)
+        done = failed(portio.Send(KEY, b"x"), CODE_OF[errno.EPIPE])
         try:
             done.result()
         except BrokenPipeError:

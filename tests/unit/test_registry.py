@@ -11,6 +11,13 @@ from typing import Any
 import pytest
 
 from portio.registry import Registry, identify
+from support import handles
+from support.marks import needs_chosen_numbers
+from support.system import WINDOWS
+
+the_kernel_knows = pytest.mark.skipif(
+    WINDOWS, reason="what a handle is, and whether a port has it, the kernel itself knows there"
+)
 
 
 class Key:
@@ -75,6 +82,7 @@ def test_a_handle_that_knows_it_was_closed(registry: Registry, sock: socket.sock
     assert check(registry, sock.fileno()) == (None, [])
 
 
+@needs_chosen_numbers
 def test_a_number_that_means_something_else_now(registry: Registry) -> None:
     first, second = os.pipe(), os.pipe()
     try:
@@ -86,14 +94,16 @@ def test_a_number_that_means_something_else_now(registry: Registry) -> None:
             os.close(descriptor)
 
 
+@the_kernel_knows
 def test_a_number_that_means_nothing_now(registry: Registry, sock: socket.socket) -> None:
-    copy = os.dup(sock.fileno())
+    copy = sock.dup().detach()
     key = enter(registry, copy)
-    os.close(copy)
+    socket.close(copy)
     assert identify(copy) is None
     assert registry.check(copy, None) == (None, [key])
 
 
+@the_kernel_knows
 def test_a_duplicate_of_a_socket(registry: Registry, sock: socket.socket) -> None:
     key = enter(registry, sock.fileno())
     with sock.dup() as copy:
@@ -104,14 +114,14 @@ def test_a_duplicate_of_a_socket(registry: Registry, sock: socket.socket) -> Non
 
 
 def test_two_ends_of_a_pipe_are_two_handles(registry: Registry) -> None:
-    reader, writer = os.pipe()  # which the system gives one identity
+    reader, writer = handles.open_pipe()  # which Linux gives one identity
     try:
         key = enter(registry, reader)
         assert check(registry, writer) == (None, [])
         assert check(registry, reader) == (key, [])
     finally:
-        os.close(reader)
-        os.close(writer)
+        handles.close(reader)
+        handles.close(writer)
 
 
 def test_an_entry_is_removed_for_its_own_key_only(registry: Registry, sock: socket.socket) -> None:
