@@ -72,6 +72,9 @@ def lint(session: nox.Session) -> None:
     sources = [path for path in CHECKED if Path(path).exists()]
     session.run("ruff", "check", *sources)
     session.run("ruff", "format", "--check", *sources)
+    workflows = sorted(map(str, Path(".github/workflows").glob("*.yml")))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    session.run("zizmor", "--offline", "--no-progress", *workflows)
     for compiler in ("gcc", "clang"):
         if shutil.which(compiler) is None:
             session.warn(f"{compiler} is not installed: the engines are not built with it")
