@@ -149,8 +149,8 @@ class Port(Submission):
         same for the life of the port.
 
         Raises `PortClosedError`, `NotSupportedError` where there is none (on
-        Windows; see `handle`), RuntimeError in another thread than the owner of a thread-bound port and in
-        a forked child.
+        Windows; see `handle`), RuntimeError in another thread than the owner of a
+        thread-bound port and in a forked child.
         """
         descriptor = self._lib.portio_fileno(self._native)
         if descriptor < 0:

@@ -89,7 +89,7 @@ def explain(code: int) -> tuple[int, str]:
     return code, os.strerror(code)
 
 
-def keep_code(error: OSError, code: int) -> None:  # noqa: ARG001
+def keep_code(error: OSError, code: int) -> None:
     """Keeps the system's own number with the error; here that is the errno."""
 
 

@@ -1,10 +1,10 @@
-"""The system's part of files, descriptors and errors, for Windows: see system.py.
+r"""The system's part of files, descriptors and errors, for Windows: see system.py.
 
 Files are opened by CreateFileW with FILE_FLAG_OVERLAPPED, in a small extension of
 C (backends/windows.c); Python's own functions do not do that.
 
 Paths.  Longer ones than 259 characters need no registry setting: they are made
-absolute and get the prefix ``\\\\?\\``.
+absolute and get the prefix ``\\?\``.
 
 Errors.  The system speaks in the numbers of GetLastError and of Winsock.  A
 portable program asks for `errno`, and gets the number that POSIX systems have for
@@ -17,16 +17,15 @@ from __future__ import annotations
 
 import errno
 import io
+import msvcrt
 import os
 import sys
-from typing import TYPE_CHECKING, Any
-
-assert sys.platform == "win32"
-
-import msvcrt
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+assert sys.platform == "win32"
 
 if TYPE_CHECKING:
     from portio.backends.native import CData
@@ -199,9 +198,9 @@ def descriptor_getter(handle: Any) -> Callable[[], int]:
     return getter
 
 
-def identify(descriptor: int) -> None:  # noqa: ARG001
+def identify(descriptor: int) -> tuple[int, int, bool] | None:  # noqa: ARG001
     """Nothing identifies a handle here; the kernel keeps the books itself."""
-    return
+    return None
 
 
 def explain(code: int) -> tuple[int, str]:

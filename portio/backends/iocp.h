@@ -123,6 +123,7 @@ struct handle {
     int protocol;
     DWORD catalog;  /* of a socket: which provider made it */
     bool listens;   /* of a socket: connections arrive there */
+    uint64_t connection; /* of a stream socket: which connection it is; 0: none yet */
     bool dead;      /* give the record back when pending reaches 0 */
     bool closing;   /* operations that arrive now are cancelled */
     bool ended;     /* the receiving side was shut down: receives give 0 bytes */
@@ -225,6 +226,9 @@ void op_list_append(struct op_list *list, struct op *op);
 void op_list_remove(struct op_list *list, struct op *op);
 /* Carries a claimed operation forward, and whoever comes behind it. */
 void op_run(portio_port *port, struct op *op);
+/* The error of an operation that is cancelled, or ended by a Shutdown; 0 for one that
+   has received bytes, which would be lost with an error. */
+uint32_t op_abort_error(const struct op *op);
 /* A claimed operation is complete: tells the port, or who waits for it. */
 void op_complete(portio_port *port, struct op *op);
 /* A step is over: its packet was dequeued, or its event was seen.  True: `record`
@@ -270,6 +274,8 @@ static inline bool op_is_unqueued(const struct op *op)
 enum step socket_step(portio_port *port, struct op *op);
 bool socket_settle(portio_port *port, struct op *op, uint32_t error, DWORD bytes);
 void socket_prepare(struct handle *handle, SOCKET socket); /* when it is associated */
+/* False: the program has closed the socket, and its number is another's (K6). */
+bool socket_is_same(const struct handle *handle);
 /* iocp_file.c */
 enum step file_step(portio_port *port, struct op *op);
 bool file_settle(struct op *op, uint32_t error, DWORD bytes);

@@ -56,6 +56,7 @@ static struct handle *handles_add(struct handles *handles)
     handle->id = ++handles->life << PORTIO_SLOT_BITS | handle->index;
     handle->pending = 1; /* a visitor: who makes it */
     handle->type = handle->family = handle->kind = handle->protocol = 0;
+    handle->connection = 0;
     handle->listens = handle->dead = handle->closing = handle->ended = handle->abandoned = false;
     handle->queue[0] = handle->queue[1] = (struct op_list){NULL, NULL};
     return handle;

@@ -49,7 +49,7 @@ enum step op_step(portio_port *port, struct op *op)
 bool op_settle(portio_port *port, struct op *op, uint32_t error, DWORD bytes)
 {
     if (error != 0 && (op->handle->closing || error_is_abort(error))) {
-        op->error = op->end_wanted ? 0 : ERROR_OPERATION_ABORTED;
+        op->error = op_abort_error(op);
         return true;
     }
     switch (op->kind) {
@@ -61,6 +61,12 @@ bool op_settle(portio_port *port, struct op *op, uint32_t error, DWORD bytes)
     default:
         return socket_settle(port, op, error, bytes);
     }
+}
+
+uint32_t op_abort_error(const struct op *op)
+{
+    bool received = op->kind == PORTIO_READ && op->handle->type == PORTIO_PIPE && op->nbytes > 0;
+    return op->end_wanted || received ? 0 : ERROR_OPERATION_ABORTED;
 }
 
 void op_release(struct op *op)
@@ -158,9 +164,10 @@ static void op_cancel_again(portio_port *port, struct op *op, uint64_t token)
     port_unlock(port);
 }
 
-void op_run(portio_port *port, struct op *op)
+/* `fresh`: the caller has checked what the handle's number means, just now. */
+static void op_drive(portio_port *port, struct op *op, bool fresh)
 {
-    while (op != NULL) {
+    for (; op != NULL; fresh = false) {
         uint64_t token = op->token;
         struct handle *handle = op->handle;
         port_lock(port);
@@ -172,11 +179,15 @@ void op_run(portio_port *port, struct op *op)
         }
         port_unlock(port);
         if (cancelled) {
-            op->error = op->end_wanted ? 0 : ERROR_OPERATION_ABORTED;
+            op->error = op_abort_error(op);
             op = op_finish(port, op);
             continue;
         }
-        enum step step = op_step(port, op);
+        enum step step = STEP_DONE;
+        if (fresh || handle == NULL || socket_is_same(handle))
+            step = op_step(port, op);
+        else
+            op->error = WSAENOTSOCK;
         if (handle != NULL)
             handle_calls_leave(port, handle);
         if (step == STEP_DONE) {
@@ -187,6 +198,11 @@ void op_run(portio_port *port, struct op *op)
             return;
         }
     }
+}
+
+void op_run(portio_port *port, struct op *op)
+{
+    op_drive(port, op, false);
 }
 
 void op_continue(portio_port *port, struct op *op)
@@ -367,7 +383,7 @@ int portio_submit(portio_port *port, const portio_request *requests, uint32_t co
         if (!op_claim(op, requests[at].token))
             continue;
         port_unlock(port);
-        op_run(port, op);
+        op_drive(port, op, true);
         port_lock(port);
     }
     port_unlock(port);
@@ -420,7 +436,7 @@ static bool op_cancel_locked(portio_port *port, struct op *op)
     default:
         return false; /* who has claimed it sees cancel_wanted */
     }
-    op->error = op->end_wanted ? 0 : ERROR_OPERATION_ABORTED;
+    op->error = op_abort_error(op);
     op->state = OP_CLAIMED;
     return true;
 }

@@ -68,6 +68,49 @@ static SOCKET socket_of(const struct op *op)
     return (SOCKET)(uintptr_t)op->handle->handle;
 }
 
+/* ---- which connection it is ---- */
+
+/* A number is given out again when its socket is closed, which the program may do
+   behind our back.  The rest of a transfer, and operations that have waited for their
+   turn, must not go to the next owner (K6).  Two connections never have the same two
+   addresses at a time, so a hash of these tells (FNV-1a). */
+
+static uint64_t hash_bytes(uint64_t hash, const void *bytes, int count)
+{
+    const unsigned char *byte = bytes;
+    for (int at = 0; at < count; at++)
+        hash = (hash ^ byte[at]) * UINT64_C(0x100000001b3);
+    return hash;
+}
+
+/* 0: it is not connected, or not any more. */
+static uint64_t connection_of(SOCKET socket)
+{
+    SOCKADDR_STORAGE name, peer;
+    int name_length = sizeof name, peer_length = sizeof peer;
+    if (getsockname(socket, (struct sockaddr *)&name, &name_length) != 0 ||
+        getpeername(socket, (struct sockaddr *)&peer, &peer_length) != 0)
+        return 0;
+    uint64_t hash = hash_bytes(UINT64_C(0xcbf29ce484222325), &name, name_length);
+    return hash_bytes(hash, &peer, peer_length) | 1;
+}
+
+static void connection_note(struct handle *handle, SOCKET socket)
+{
+    if (handle->connection == 0)
+        handle->connection = connection_of(socket);
+}
+
+bool socket_is_same(const struct handle *handle)
+{
+    if (handle->connection == 0)
+        return true;
+    uint64_t now = connection_of((SOCKET)(uintptr_t)handle->handle);
+    if (now != 0)
+        return now == handle->connection;
+    return WSAGetLastError() != WSAENOTSOCK; /* a connection that is lost stays ours */
+}
+
 /* ---- association ---- */
 
 /* By default a datagram socket that has sent to a port where nobody listens fails
@@ -203,6 +246,8 @@ static bool connect_settle(struct op *op, uint32_t error)
     if (error == 0 &&
         setsockopt(socket_of(op), SOL_SOCKET, SO_UPDATE_CONNECT_CONTEXT, NULL, 0) != 0)
         error = (uint32_t)WSAGetLastError();
+    if (error == 0)
+        connection_note(op->handle, socket_of(op));
     op->error = error;
     return true;
 }
@@ -221,6 +266,8 @@ static enum step receive_step(portio_port *port, struct op *op)
         op->error = WSAENOTCONN;
         return STEP_DONE;
     }
+    if (stream)
+        connection_note(op->handle, socket);
     DWORD count = transfer_buffers(op, buffers, stream ? TRANSFER_VECTORS : DATAGRAM_VECTORS,
                                    stream ? RECEIVE_MOST : UINT32_MAX);
     op->message_flags = (DWORD)op->argument;
@@ -263,6 +310,8 @@ static enum step send_step(portio_port *port, struct op *op)
     bool unqueued = op_is_unqueued(op);
     bool stream = op->handle->type == PORTIO_STREAM_SOCKET;
     WSABUF buffers[DATAGRAM_VECTORS];
+    if (stream)
+        connection_note(op->handle, socket);
     DWORD count = transfer_buffers(op, buffers, stream ? TRANSFER_VECTORS : DATAGRAM_VECTORS,
                                    stream ? SEND_MOST : UINT32_MAX);
     op_overlapped(op, 0);
