@@ -98,7 +98,7 @@ def _blocked_by_seccomp(call: str) -> Reason:
 
 
 def _kernel_too_old(told: str) -> Reason:
-    release = os.uname().release if hasattr(os, "uname") else "unknown"
+    release = _release() or "unknown"
     return Reason(
         f"{told} (kernel {release})",
         "use Linux 5.15 or newer, built with CONFIG_IO_URING",
@@ -114,9 +114,16 @@ def _filtered() -> bool:
     return False
 
 
+def _release() -> str:
+    """The kernel's version as it calls it; empty where nobody asks for it."""
+    if sys.platform == "win32":
+        return ""
+    return os.uname().release
+
+
 def _kernel() -> tuple[int, int]:
     """The kernel's version; (0, 0) when it cannot be told."""
-    major, _, rest = os.uname().release.partition(".")
+    major, _, rest = _release().partition(".")
     minor = rest.partition(".")[0]
     return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
 

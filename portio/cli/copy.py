@@ -299,7 +299,7 @@ class _Transfer:
 
 def _extents(file: portio.File, length: int) -> Iterator[tuple[int, int]]:
     """Where a file has data and not holes, as far as the system can tell."""
-    if not hasattr(os, "SEEK_DATA"):
+    if sys.platform == "win32" or not hasattr(os, "SEEK_DATA"):
         yield 0, length
         return
     position = 0
