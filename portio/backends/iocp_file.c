@@ -132,21 +132,31 @@ static void CALLBACK sync_work(PTP_CALLBACK_INSTANCE instance, void *context)
     port_callback_over(port);
 }
 
+/* A handle of our own for flushing, which needs the right to write.  A file that is
+   open for reading only is flushed all the same, as elsewhere, if the user may write
+   to it: by opening it once more. */
+static HANDLE sync_handle(HANDLE file)
+{
+    HANDLE process = GetCurrentProcess(), own;
+    ULONG access = FILE_WRITE_DATA; /* FILE_ACCESS_INFORMATION */
+    struct nt_status_block block;
+    nt.query_file(file, &block, &access, sizeof access, NT_FILE_ACCESS_INFORMATION);
+    if ((access & (FILE_WRITE_DATA | FILE_APPEND_DATA)) == 0) {
+        own = ReOpenFile(file, GENERIC_WRITE,
+                         FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, 0);
+        if (own != INVALID_HANDLE_VALUE)
+            return own;
+    }
+    return DuplicateHandle(process, file, process, &own, 0, FALSE, DUPLICATE_SAME_ACCESS) ? own
+                                                                                          : NULL;
+}
+
 static enum step sync_step(portio_port *port, struct op *op)
 {
-    HANDLE file = op->handle->handle, process = GetCurrentProcess();
-    /* Flushing needs the right to write; a file open for reading only is flushed all
-       the same, as elsewhere, if the program may write to it. */
-    op->source = ReOpenFile(file, GENERIC_WRITE,
-                            FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, 0);
-    if (op->source == INVALID_HANDLE_VALUE) {
-        op->source = NULL;
-        if (!DuplicateHandle(process, file, process, &op->source, 0, FALSE,
-                             DUPLICATE_SAME_ACCESS)) {
-            op->error = GetLastError();
-            op->source = NULL;
-            return STEP_DONE;
-        }
+    op->source = sync_handle(op->handle->handle);
+    if (op->source == NULL) {
+        op->error = GetLastError();
+        return STEP_DONE;
     }
     return op_help(port, op, sync_work) ? STEP_ISSUED : STEP_DONE;
 }

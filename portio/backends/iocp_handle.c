@@ -297,6 +297,8 @@ static int handle_end(portio_port *port, uint64_t id, bool close_it)
         handle->dead = true;
         handle->closing = true;
         handle->pending++; /* as a visitor */
+        /* Either we see who is in a call, or who leaves it sees `closing`. */
+        MemoryBarrier();
         while (handle->calls > 0)
             SleepConditionVariableSRW(&port->calls_done, &port->lock, INFINITE, 0);
         handle->abandoned = true; /* from now on nobody uses the number */

@@ -177,7 +177,7 @@ static enum step accept_step(portio_port *port, struct op *op)
 static bool accept_settle(struct op *op, uint32_t error)
 {
     SOCKET listener = socket_of(op);
-    if (error == WSAECONNRESET || error == WSAECONNABORTED) {
+    if (error == WSAECONNRESET || error == WSAECONNABORTED || error == ERROR_NETNAME_DELETED) {
         /* The client was gone before it was accepted; that ends no accept loop.
            The socket has been used up. */
         closesocket(op->accepted);
@@ -280,7 +280,8 @@ static enum step receive_step(portio_port *port, struct op *op)
         failed = WSARecv(socket, buffers, count, NULL, &op->message_flags, &op->overlapped, NULL);
     uint32_t error = failed == 0 ? 0 : (uint32_t)WSAGetLastError();
     /* Of a datagram that does not fit the system says so at once, but it is a warning
-       (STATUS_BUFFER_OVERFLOW), and only for errors there is no packet. */
+       (STATUS_BUFFER_OVERFLOW), and only after an error there is no packet
+       (lalinsky/zio#733). */
     if (error == WSAEMSGSIZE)
         error = ERROR_IO_PENDING;
     return op_called(port, op, unqueued, error);
