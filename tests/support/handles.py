@@ -34,6 +34,9 @@ if sys.platform == "win32":
     get_inheritable = os.get_handle_inheritable
     open_pipe = win32.open_pipe
     open_file = win32.open_file
+    open_folder = win32.open_folder
+    open_pipe_for_child = win32.open_pipe_for_child
+    of_file = win32.of_file
     fill_pipe = win32.fill_pipe
     try_read = win32.try_read
     try_write = win32.try_write
