@@ -13,7 +13,6 @@ from contextlib import contextmanager
 import portio
 from portio import system
 
-WINSOCK = 10000  # from here on errors are Winsock's, of which the C library knows nothing
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 
@@ -84,8 +83,6 @@ def reason(error: OSError) -> str:
     if winerror := getattr(error, "winerror", None):
         return system.explain(winerror)[1]
     if error.errno is not None and error.errno > 0 and not isinstance(error, socket.gaierror):
-        if getattr(error, "winerror", None) and error.errno >= WINSOCK:
-            return error.strerror or str(error)
         return os.strerror(error.errno)
     return error.strerror or str(error)
 

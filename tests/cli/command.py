@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
+import os
 import queue
 import signal
 import socket
@@ -166,6 +169,13 @@ def start(
             command.join()
             if control is not None:
                 control.close()
+
+
+def said(name: str, winerror: int) -> str:
+    """What the system says of an error, which has a name on Linux and a number on Windows."""
+    if sys.platform == "win32":
+        return ctypes.FormatError(winerror)
+    return os.strerror(getattr(errno, name))
 
 
 def receive(client: socket.socket, nbytes: int) -> bytes:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.command import PORTIO, Result, run, start
+from cli.command import PORTIO, Result, run, said, start
 from portio.cli import copy as module
 from portio.cli import main
 from portio.cli.common import size
@@ -232,7 +232,7 @@ def test_name_relative_to_the_working_directory(
 
 def test_missing_source(tmp_path: Path, target: Path) -> None:
     line = run("copy", tmp_path / "missing", target).error_line()
-    assert line == f"portio copy: {tmp_path / 'missing'}: No such file or directory"
+    assert line == f"portio copy: {tmp_path / 'missing'}: {said('ENOENT', 2)}"
 
 
 def test_source_is_a_directory(tmp_path: Path, target: Path) -> None:
@@ -247,14 +247,13 @@ def test_target_is_a_directory(source: Path, target: Path) -> None:
 def test_target_in_a_missing_directory(source: Path, tmp_path: Path) -> None:
     for name in ("missing/target", "missing/"):
         line = run("copy", source, f"{tmp_path}/{name}").error_line()
-        assert line == f"portio copy: {tmp_path}/{name}: No such file or directory"
+        assert line == f"portio copy: {tmp_path}/{name}: {said('ENOENT', 3)}"
     assert os.listdir(tmp_path) == ["source"]
 
 
 def test_target_below_a_file(source: Path) -> None:
     line = run("copy", source, f"{source}/target").error_line()
-    why = "No such file or directory" if WINDOWS else "Not a directory"
-    assert line == f"portio copy: {source}/target: {why}"
+    assert line == f"portio copy: {source}/target: {said('ENOTDIR', 3)}"
 
 
 def test_the_same_file(source: Path, target: Path) -> None:
