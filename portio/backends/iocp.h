@@ -7,7 +7,8 @@
 
      iocp.c            the port: created, closed and drained
      iocp_get.c        packets: posting, taking, waiting for one operation
-     iocp_operation.c  the life of an operation: queues, steps, cancellation
+     iocp_operation.c  the life of an operation: submission, queues, steps
+     iocp_cancel.c     the end of operations before their time
      iocp_handle.c     the handles of a port, and how they come and go
      iocp_socket.c     the kinds of operation on sockets
      iocp_file.c       the kinds of operation on files and pipes
@@ -238,12 +239,6 @@ bool op_arrive(portio_port *port, struct op *op, DWORD bytes, portio_completion 
 /* A helper has finished a step; the operation is claimed. */
 void op_continue(portio_port *port, struct op *op);
 void record_fill(struct op *op, portio_completion *record); /* lock held; the slot is free */
-void ops_cancel_all(portio_port *port);
-void ops_collect(portio_port *port); /* what the system has finished with, at closing */
-void ops_discard(portio_port *port); /* nobody takes what is complete */
-void handle_cancel_queued(portio_port *port, struct handle *handle);
-/* The receiving side ends: receives that are pending complete with what they have. */
-void handle_end_receives(portio_port *port, struct handle *handle);
 
 /* How a step began. */
 enum step {
@@ -269,6 +264,14 @@ static inline bool op_is_unqueued(const struct op *op)
 {
     return (op->flags & PORTIO_UNQUEUED) != 0;
 }
+
+/* iocp_cancel.c */
+void ops_cancel_all(portio_port *port);
+void ops_collect(portio_port *port); /* what the system has finished with, at closing */
+void ops_discard(portio_port *port); /* nobody takes what is complete */
+void handle_cancel_queued(portio_port *port, struct handle *handle);
+/* The receiving side ends: receives that are pending complete with what they have. */
+void handle_end_receives(portio_port *port, struct handle *handle);
 
 /* iocp_socket.c */
 enum step socket_step(portio_port *port, struct op *op);
