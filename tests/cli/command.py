@@ -174,7 +174,8 @@ def start(
 def said(name: str, winerror: int) -> str:
     """What the system says of an error, which has a name on Linux and a number on Windows."""
     if sys.platform == "win32":
-        return ctypes.FormatError(winerror)
+        text = ctypes.FormatError(winerror).rstrip(".")
+        return text if "no description" not in text else os.strerror(winerror)  # Wine's
     return os.strerror(getattr(errno, name))
 
 

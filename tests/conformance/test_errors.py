@@ -12,6 +12,7 @@ import pytest
 import portio
 from support.drivers import Driver
 from support.net import Net, reset
+from support.system import WINE
 
 
 @pytest.mark.core
@@ -80,8 +81,10 @@ def test_o10_the_right_subclass_with_a_portable_errno(
     if number == errno.ECONNREFUSED:
         operation = portio.Connect(driver.associate(net.socket()), net.refused_address())
     elif number == errno.ECONNRESET:
-        reset(peer)
         operation = portio.Recv(key, bytearray(1))
+        if WINE:  # which tells of a reset only those who were waiting
+            driver.submit(operation)
+        reset(peer)
     elif number == errno.EPIPE:
         driver.result(portio.Shutdown(key))
         operation = portio.Send(key, b"x")
@@ -99,7 +102,8 @@ def test_o10_the_right_subclass_with_a_portable_errno(
         operation = portio.SendTo(driver.associate(datagram), bytes(70_000), datagram.getsockname())
     else:
         operation = portio.Recv(key, bytearray(1))
-    driver.submit(operation)
+    if not operation.pending:
+        driver.submit(operation)
     if number == errno.ECANCELED:
         driver.cancel(operation)
     done = driver.wait_for(operation)

@@ -34,4 +34,3 @@ kernel_sees_who_blocks = pytest.mark.skipif(
     "there: see test_windows.py for threads that run",
 )
 wine_keeps_ctrl_break = pytest.mark.wine_limitation("give Ctrl-Break to a handler of SIGBREAK")
-wine_makes_no_links = pytest.mark.wine_limitation("make symbolic links")
