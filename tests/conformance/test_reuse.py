@@ -17,7 +17,7 @@ import portio
 from support.drivers import Driver
 from support.marks import needs_chosen_numbers
 from support.net import Net
-from support.system import LOCAL, WINDOWS
+from support.system import LOCAL, WINDOWS, WINE
 
 
 def pair_at(net: Net, fd: int) -> tuple[socket.socket, socket.socket]:
@@ -51,8 +51,10 @@ def pair_that_gets(net: Net, number: int) -> tuple[socket.socket, socket.socket]
 def test_k6_the_number_comes_back_after_key_close(driver: Driver, net: Net) -> None:
     ours, peer = net.pair(LOCAL)
     number = ours.fileno()
+    new_key: portio.CompletionKey | None = None
     for life in range(30):
-        old_key = driver.associate(ours, life)
+        # Wine cannot take a handle from its port.
+        old_key = new_key if WINE and new_key else driver.associate(ours, life)
         old = [portio.Recv(old_key, bytearray(8)) for _ in range(3)]
         driver.submit(*old)
         driver.close_key(old_key)
