@@ -17,6 +17,7 @@ import pytest
 
 import portio
 from support.drivers import Driver
+from support.handles import make_sparse
 from support.net import Net, recv_count
 from support.system import LOCAL, WINDOWS
 from support.threads import Background
@@ -50,6 +51,13 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("no file system here has room for a file of 2 GiB")
     with tempfile.TemporaryDirectory(prefix="portio-", dir=parent) as folder:
         yield Path(folder)
+
+
+def write_at(path: Path, offset: int, data: bytes) -> None:
+    """Write into a file that is open, at an offset."""
+    with path.open("r+b") as same:
+        same.seek(offset)
+        same.write(data)
 
 
 def test_o11_a_send_over_2_gib(driver: Driver, net: Net, region: mmap.mmap) -> None:
@@ -110,7 +118,7 @@ def test_o11_a_write_and_a_read_over_2_gib(
         assert file.size() == SIZE + 3
         file.truncate(0)
         file.truncate(SIZE - 1)
-        os.pwrite(file.fileno(), b"end", SIZE - 4)
+        write_at(folder / "large", SIZE - 4, b"end")
         assert run(portio.Read(key, region)) == SIZE - 1
         assert region[SIZE - 5 : SIZE] == b"\0end\0"
 
@@ -130,8 +138,9 @@ def test_o11_a_scattered_read_over_2_gib(driver: Driver, folder: Path) -> None:
     block = bytearray(16 << 20)
     count = 130  # 2080 MiB
     with portio.open(folder / "sparse", "w+") as file:
+        make_sparse(file)
         file.truncate(count * len(block))
-        os.pwrite(file.fileno(), b"end", count * len(block) - 3)
+        write_at(folder / "sparse", count * len(block) - 3, b"end")
         key = driver.associate(file)
         driver.submit(read := portio.Read(key, [block] * count))
         assert driver.wait_for(read, SLOW).result() == count * len(block)
@@ -142,6 +151,7 @@ def test_o11_a_sendfile_over_2_gib(driver: Driver, net: Net, folder: Path) -> No
     ours, peer = net.pair(LOCAL)
     key = driver.associate(ours)
     with portio.open(folder / "sparse", "w+") as source:
+        make_sparse(source)
         source.truncate(SIZE)
         send, end = portio.SendFile(key, source), portio.Shutdown(key)
         with Background(recv_count, peer) as reader:

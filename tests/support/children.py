@@ -113,12 +113,12 @@ class Child:
 
     def __init__(self, source: str, *arguments: object, **changes: str) -> None:
         self._control = Control() if WINDOWS else None
-        source = textwrap.dedent(source)
+        launcher = [sys.executable]
         if self._control is not None:
-            source = f"import support.control\nsupport.control.start()\n{source}"
+            launcher += ["-c", Control.RUN]
             changes = {control.VARIABLE: str(self._control.port), **changes}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", source, *map(str, arguments)],
+            [*launcher, "-c", textwrap.dedent(source), *map(str, arguments)],
             env=environment(**changes),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import threading
+import types
 
 from support.watch import wait_until_blocked
 
@@ -41,7 +42,9 @@ def run() -> None:
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     elif option == "-c":
         sys.argv = ["-c", *rest[1:]]
-        exec(rest[0], {"__name__": "__main__"})  # noqa: S102 - as Python does
+        main = types.ModuleType("__main__")
+        sys.modules["__main__"] = main  # what is pickled or started again is looked up there
+        exec(compile(rest[0], "<string>", "exec", dont_inherit=True), main.__dict__)  # noqa: S102 - as Python does
     else:
         sys.argv = [option, *rest]
         runpy.run_path(option, run_name="__main__")
