@@ -19,8 +19,10 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from portio.engine import GENERATION, TOKENS
 from portio.keys import CompletionKey
-from portio.operations.base import Operation
+from portio.operations import numbers
+from portio.operations.base import QUEUED, QUIET, UNQUEUED, Operation
 from portio.unqueued import UnqueuedOperations
 
 if TYPE_CHECKING:
@@ -42,25 +44,38 @@ class Submission(UnqueuedOperations):
 
     __slots__ = ()
 
-    def submit(self, *operations: Operation[Any], queued: bool = True) -> None:
+    def submit(
+        self, *operations: Operation[Any], queued: bool = True, quiet: bool = False
+    ) -> None:
         """Starts operations; each completes exactly once.
 
         All of them are checked before any is started, and when this raises, none
         is.  Their buffers are pinned until their completions leave the port.  With
         ``queued=False`` the completions are not queued to the port: wait for each
-        with `Operation.wait`.
+        with `Operation.wait`.  With ``quiet=True`` a success gives no completion:
+        the operation is no longer `pending` when the system is done with it, perhaps
+        before this returns, and has its `result`; only errors, cancelling included,
+        come out of the port.  It is meant for a server's answers.
 
         What the system thinks of an operation comes with its completion.  This
         raises only what can be seen without asking it: TypeError for what is no
         operation, and for a key, a handle or a buffer of the wrong type;
         BufferError for a buffer that is not contiguous, and for a read-only one
         that is to be filled; ValueError for values out of range, and for a key that
-        is closed, free or of another port; RuntimeError for an operation that is
+        is closed, free or of another port, and for quiet together with ``queued=False``;
+        RuntimeError for an operation that is
         pending (or twice in the call), in another thread than the owner of a
         thread-bound port, and in a forked child; `PortClosedError`; MemoryError.
         """
+        mode = QUEUED
+        if quiet:
+            mode = QUIET
+            if not queued:
+                raise ValueError("an operation with queued=False cannot be quiet")
+        elif not queued:
+            mode = UNQUEUED
         if len(operations) != 1:
-            self._submit_many(operations, queued=queued)
+            self._submit_many(operations, mode)
             return
         operation = operations[0]
         try:
@@ -69,15 +84,17 @@ class Submission(UnqueuedOperations):
             raise _explained(operation, error) from None
         kind, handle, flags, buffer, length, argument, key, pin, settle = request
         if not kind:
-            self._submit_many(operations, queued=queued)
+            self._submit_many(operations, mode)
             return
-        if not queued:
+        if mode == UNQUEUED:
             flags |= self._unqueued
+        elif mode == QUIET and not flags and kind in (numbers.SEND, numbers.WRITE):
+            flags = numbers.QUIET
         try:
             token = self._free.pop()
         except IndexError:
             token = self._grow()
-        entry: Entry = operation, key, settle, pin, token, self, queued
+        entry: Entry = operation, key, settle, pin, token, self, mode
         submit_one = self._c_submit_one
         self._pending[token] = entry
         # No call from the claim to the engine's: both happen, or none.
@@ -88,19 +105,41 @@ class Submission(UnqueuedOperations):
         else:
             self._undo(entry)
             raise _pending_already(operation)
-        refused = submit_one(self._native, kind, flags, handle, token, buffer, length, argument)
-        if refused:
-            self._undo(entry)
-            raise self._refusal(refused)
+        try:
+            result = submit_one(self._native, kind, flags, handle, token, buffer, length, argument)
+            if not result:
+                return
+            if result > 0:  # a quiet one has ended: what follows is packets.py's order
+                del self._pending[token]
+                operation._outcome = length
+                operation._entry = None
+                self._free.append((token + GENERATION) & TOKENS)
+                return
+        except BaseException:
+            if flags == numbers.QUIET:
+                self._end_if_skipped(entry, length)
+            raise
+        self._undo(entry)
+        raise self._refusal(result)
 
-    def _submit_many(self, operations: tuple[Operation[Any], ...], *, queued: bool) -> None:
+    def _end_if_skipped(self, entry: Entry, length: int) -> None:
+        """A signal, or the end of the port, came between a quiet operation's end and ours."""
+        operation, token = entry[0], entry[4]
+        if self._lib.portio_skipped(self._native, token) == 1:
+            if self._pending.pop(token, None) is entry:
+                self._free.append((token + GENERATION) & TOKENS)
+            if operation._entry is entry:
+                operation._outcome = length
+                operation._entry = None
+
+    def _submit_many(self, operations: tuple[Operation[Any], ...], mode: int) -> None:
         """`submit` of any number of operations of any kind, in one call of the engine."""
         count = len(operations)
         if not count:
             return
         entries: list[Entry] = []
         requests = self._ffi.new("portio_request[]", count)
-        common = 0 if queued else self._unqueued
+        common = self._unqueued if mode == UNQUEUED else 0
         submit = self._lib.portio_submit
         operation = operations[0]
         started = False
@@ -117,7 +156,7 @@ class Submission(UnqueuedOperations):
                     token = self._free.pop()
                 except IndexError:
                     token = self._grow()
-                entry: Entry = operation, key, settle, pin, token, self, queued
+                entry: Entry = operation, key, settle, pin, token, self, mode
                 entries.append(entry)
                 self._pending[token] = entry
                 if _FREE_THREADED:

@@ -293,7 +293,11 @@ void engine_start(portio_port *port, struct op *op)
         uring_finish(port, op);
         port_balance(port);
     } else if (first || !op_is_ordered(op)) {
-        uring_issue(port, op);
+        if (op->starting && port->thread_bound && op->kind == PORTIO_SEND &&
+            uring_send_at_once(op))
+            uring_finish(port, op);
+        else
+            uring_issue(port, op);
     } else {
         atomic_store(&op->state, OP_QUEUED);
     }

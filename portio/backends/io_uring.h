@@ -65,6 +65,7 @@ struct engine {
 
 /* io_uring_issue.c */
 void uring_issue(portio_port *port, struct op *op);
+bool uring_send_at_once(struct op *op);
 void uring_issue_waiting(portio_port *port);
 void uring_time_set(struct op *op, int64_t deadline);
 bool uring_prepare_cancel(portio_port *port, struct op *op);

@@ -141,6 +141,21 @@ static void prepare(struct uring_sqe *sqe, struct op *op)
     }
 }
 
+/* A quiet send of a thread-bound port, which has no lock that this could hold up:
+   most sends find room, and then one system call does what a submission, a
+   completion and a packet would.  True: it has ended. */
+bool uring_send_at_once(struct op *op)
+{
+    int flags = transfer_message_flags(op) | MSG_DONTWAIT;
+    int64_t result = send(op->handle->fd, op->buffer, transfer_length(op), flags);
+    if (result >= 0)
+        return transfer_advance(op, result) == TRANSFER_COMPLETE;
+    if (errno == EAGAIN || errno == EINTR)
+        return false; /* the ring waits, and goes on */
+    transfer_advance(op, -errno);
+    return true;
+}
+
 void uring_issue(portio_port *port, struct op *op)
 {
     struct engine *engine = port->engine;

@@ -37,6 +37,7 @@ class Library(Protocol):
     PORTIO_UNQUEUED: int
     PORTIO_VECTORED: int
     PORTIO_DATA_ONLY: int
+    PORTIO_QUIET: int
 
     PORTIO_MORE: int
 
@@ -71,6 +72,7 @@ class Library(Protocol):
 
     portio_submit: Callable[[CData, CData, int], int]
     portio_submit_one: Callable[[CData, int, int, int, int, CData, int, int], int]
+    portio_skipped: Callable[[CData, int], int]
     portio_cancel: Callable[[CData, int], int]
     portio_flush: Callable[[CData], int]
 

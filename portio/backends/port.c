@@ -156,6 +156,8 @@ static void operation_begin(portio_port *port, const portio_request *request)
     op->posted = false;
     op->retries = 0;
     op->waits = false;
+    op->starting = false;
+    op->skipped = false;
     op->error = 0;
     op->nbytes = 0;
     op->argument = request->argument;
@@ -172,7 +174,9 @@ static void operation_begin(portio_port *port, const portio_request *request)
     atomic_store_explicit(&op->state, OP_STARTING, memory_order_relaxed);
 }
 
-int portio_submit(portio_port *port, const portio_request *requests, uint32_t count)
+/* 1: the only request was quiet and has ended already. */
+static int requests_start(portio_port *port, const portio_request *requests, uint32_t count,
+                          bool may_skip)
 {
     int refused = port_enter(port);
     if (refused != 0)
@@ -184,6 +188,10 @@ int portio_submit(portio_port *port, const portio_request *requests, uint32_t co
         refused = request_check(port, &requests[at]);
     for (uint32_t at = 0; at < count && refused == 0; at++)
         operation_begin(port, &requests[at]);
+    may_skip = may_skip && refused == 0;
+    struct op *single = may_skip ? slots_find(&port->slots, requests[0].token) : NULL;
+    if (may_skip)
+        single->starting = true;
     port_unlock(port);
     if (refused == 0) {
         for (uint32_t at = 0; at < count; at++)
@@ -191,8 +199,19 @@ int portio_submit(portio_port *port, const portio_request *requests, uint32_t co
         if (!port->lazy_submit)
             engine_flush(port);
     }
+    if (may_skip) {
+        port_lock(port);
+        single->starting = false;
+        refused = single->skipped ? 1 : 0;
+        port_unlock(port);
+    }
     port_leave(port);
     return refused;
+}
+
+int portio_submit(portio_port *port, const portio_request *requests, uint32_t count)
+{
+    return requests_start(port, requests, count, false);
 }
 
 int portio_submit_one(portio_port *port, uint32_t kind, uint32_t flags, uint64_t handle,
@@ -207,7 +226,20 @@ int portio_submit_one(portio_port *port, uint32_t kind, uint32_t flags, uint64_t
         .length = length,
         .argument = argument,
     };
-    return portio_submit(port, &request, 1);
+    return requests_start(port, &request, 1, (flags & (PORTIO_QUIET | PORTIO_VECTORED)) == PORTIO_QUIET);
+}
+
+int portio_skipped(portio_port *port, uint64_t token)
+{
+    int refused = port_enter(port);
+    if (refused != 0)
+        return refused;
+    port_lock(port);
+    const struct op *op = slots_find(&port->slots, token);
+    int skipped = op != NULL && op->token == token && op->skipped;
+    port_unlock(port);
+    port_leave(port);
+    return skipped;
 }
 
 void port_cancel_token(portio_port *port, uint64_t token)

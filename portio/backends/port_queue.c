@@ -103,12 +103,19 @@ void port_complete_locked(portio_port *port, struct op *op)
     if (op->handle != NULL)
         port_handle_leave_locked(port, op->handle);
     port->active--;
-    atomic_store_explicit(&op->state, OP_DONE, memory_order_relaxed);
-    if (!(op->flags & PORTIO_UNQUEUED))
-        port_queue_packet(port, op);
-    else
-        for (struct waiter *waiter = port->others; waiter != NULL; waiter = waiter->below)
-            port_wake_waiter(port, waiter);
+    op->skipped = op->starting && op->error == 0;
+    if (op->skipped) {
+        /* portio_submit_one says so, under the lock; until then nobody can use
+           the slot for another operation. */
+        atomic_store_explicit(&op->state, OP_FREE, memory_order_relaxed);
+    } else {
+        atomic_store_explicit(&op->state, OP_DONE, memory_order_relaxed);
+        if (!(op->flags & PORTIO_UNQUEUED))
+            port_queue_packet(port, op);
+        else
+            for (struct waiter *waiter = port->others; waiter != NULL; waiter = waiter->below)
+                port_wake_waiter(port, waiter);
+    }
     if (port->active == 0 && atomic_load_explicit(&port->closing, memory_order_relaxed))
         port_balance(port);
 }

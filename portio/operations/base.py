@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 __all__ = [
     "EXTENDED",
     "LARGEST",
+    "QUEUED",
+    "QUIET",
+    "UNQUEUED",
     "Entry",
     "ExtendedOperation",
     "ExtendedRequest",
@@ -77,10 +80,15 @@ ExtendedRequest: TypeAlias = "tuple[Request, tuple[CData, CData, int]]"
 EXTENDED: Request = (0, 0, 0, None, 0, 0, None, None, None)
 
 #: What a port knows about a pending operation: the operation, its key, how to
-#: settle, the pin, the token, the port, and whether it goes through the queue.
+#: settle, the pin, the token, the port, and what becomes of its packet.
 Entry: TypeAlias = (
-    "tuple[Operation[Any], CompletionKey | None, Settle, Any, int, UnqueuedOperations, bool]"
+    "tuple[Operation[Any], CompletionKey | None, Settle, Any, int, UnqueuedOperations, int]"
 )
+
+# What becomes of the packet of an operation.
+UNQUEUED = 0  # it waits for Operation.wait
+QUEUED = 1  # it leaves through the port
+QUIET = 2  # the same, but there is none when the operation succeeds
 
 #: The largest offset, and the largest number of bytes.
 LARGEST = 2**63 - 1
@@ -141,7 +149,7 @@ class Operation(Generic[T]):
         entry = self._entry
         if entry is None:
             return completed(self)
-        if entry[6]:
+        if entry[6] != UNQUEUED:
             raise RuntimeError(f"{self!r} was submitted to the port's queue; use Port.get")
         return entry[5]._await(self, entry, nanoseconds)
 
