@@ -44,9 +44,7 @@ class Submission(UnqueuedOperations):
 
     __slots__ = ()
 
-    def submit(
-        self, *operations: Operation[Any], queued: bool = True, quiet: bool = False
-    ) -> None:
+    def submit(self, *operations: Operation[Any], queued: bool = True, quiet: bool = False) -> None:
         """Starts operations; each completes exactly once.
 
         All of them are checked before any is started, and when this raises, none

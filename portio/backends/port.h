@@ -116,10 +116,7 @@ void port_balance(portio_port *port);
 void port_wake_waiter(portio_port *port, struct waiter *waiter);
 void port_wake_reaper(portio_port *port);
 
-/* port_handles.c: keeps a handle's record in place while an engine works on it.
-   NULL when the id is not (or no longer) the port's.  They take the lock. */
-struct handle *port_handle_visit(portio_port *port, uint64_t id);
-void port_handle_leave(portio_port *port, struct handle *handle);
+/* port_handles.c: one of handle->pending is gone, and the record with the last. */
 void port_handle_leave_locked(portio_port *port, struct handle *handle);
 
 /* port_inbox.c: mail for the owner of a thread-bound port. */
