@@ -48,9 +48,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from portio import errors
 from portio.completion import DROPPED, ERROR_MASK, Completion, Outcome
-from portio.engine import GENERATION, NUDGE, POSTED, TOKENS, Engine
+from portio.engine import GENERATION, NUDGE, POSTED, TOKENS, Engine, following
 from portio.keys import CompletionKey
-from portio.operations.base import QUEUED, QUIET, UNQUEUED
+from portio.operations.base import QUIET, UNQUEUED
 from portio.operations.sockets import Accept
 from portio.timeouts import FOREVER, Deadline, to_nanoseconds
 
@@ -188,7 +188,7 @@ class PacketQueue(Engine):
                                 entry: Any = pending[token]
                             except KeyError:
                                 entry = NUDGE  # somebody has claimed it
-                            if status or entry[2] is not None or entry[6] != QUEUED:
+                            if status or entry[2] is not None or entry[6]:
                                 self._take(out, token, nbytes, status)
                                 continue
                             operation = entry[0]
@@ -205,7 +205,8 @@ class PacketQueue(Engine):
                             operation._outcome = nbytes
                             operation._entry = None
                             out.append(completion)
-                            free.append((token + GENERATION) & TOKENS)
+                            token += GENERATION  # noqa: PLW2901
+                            free.append(token if token <= TOKENS else token & TOKENS)
                     taken = NOTHING
                     self._arrays.append(pair)
                 if out:
@@ -261,7 +262,7 @@ class PacketQueue(Engine):
         completion.operation = operation
         completion.key = entry[1]
         outcome: int | Outcome = nbytes
-        if entry[2] is None and not status and entry[6] == QUEUED:
+        if entry[2] is None and not status and not entry[6]:
             completion.nbytes = nbytes
             completion._outcome = None
         else:
@@ -278,7 +279,7 @@ class PacketQueue(Engine):
         operation._entry = None
         if entry[6] != QUIET or completion._outcome.error:  # type: ignore[union-attr]
             out.append(completion)
-        self._free.append((token + GENERATION) & TOKENS)
+        self._free.append(following(token))
 
     def _outcome_of(self, entry: Entry, nbytes: int, status: int) -> Outcome:
         """What there is to say of a record besides its bytes."""
@@ -297,7 +298,7 @@ class PacketQueue(Engine):
             return
         if completion is not None:
             out.append(completion)
-        self._free.append((token + GENERATION) & TOKENS)
+        self._free.append(following(token))
 
     def _make_array(self) -> tuple[Records, CData]:
         """An array for records, as numbers and as the engine sees it."""

@@ -19,9 +19,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from portio.engine import GENERATION, TOKENS
+from portio.engine import GENERATION, TOKENS, following
 from portio.keys import CompletionKey
-from portio.operations import numbers
 from portio.operations.base import QUEUED, QUIET, UNQUEUED, Operation
 from portio.unqueued import UnqueuedOperations
 
@@ -77,22 +76,20 @@ class Submission(UnqueuedOperations):
             return
         operation = operations[0]
         try:
-            request = operation._prepare(self)
-        except _MISUSE as error:
-            raise _explained(operation, error) from None
-        kind, handle, flags, buffer, length, argument, key, pin, settle = request
-        if not kind:
-            self._submit_many(operations, mode)
-            return
-        if mode == UNQUEUED:
-            flags |= self._unqueued
-        elif mode == QUIET and not flags and kind in (numbers.SEND, numbers.WRITE):
-            flags = numbers.QUIET
-        try:
             token = self._free.pop()
         except IndexError:
             token = self._grow()
-        entry: Entry = operation, key, settle, pin, token, self, mode
+        try:
+            entry, request = operation._prepare(self, token, mode)
+        except BaseException as error:
+            self._free.append(token)
+            if isinstance(error, _MISUSE):
+                raise _explained(operation, error) from None
+            raise
+        if entry is None or request is None:
+            self._free.append(token)
+            self._submit_many(operations, mode)
+            return
         submit_one = self._c_submit_one
         self._pending[token] = entry
         # No call from the claim to the engine's: both happen, or none.
@@ -104,18 +101,19 @@ class Submission(UnqueuedOperations):
             self._undo(entry)
             raise _pending_already(operation)
         try:
-            result = submit_one(self._native, kind, flags, handle, token, buffer, length, argument)
+            result = submit_one(*request)
             if not result:
                 return
             if result > 0:  # a quiet one has ended: what follows is packets.py's order
                 del self._pending[token]
-                operation._outcome = length
+                operation._outcome = request[6]
                 operation._entry = None
-                self._free.append((token + GENERATION) & TOKENS)
+                token += GENERATION
+                self._free.append(token if token <= TOKENS else token & TOKENS)
                 return
         except BaseException:
-            if flags == numbers.QUIET:
-                self._end_if_skipped(entry, length)
+            if mode == QUIET:
+                self._end_if_skipped(entry, request[6])
             raise
         self._undo(entry)
         raise self._refusal(result)
@@ -125,7 +123,7 @@ class Submission(UnqueuedOperations):
         operation, token = entry[0], entry[4]
         if self._lib.portio_skipped(self._native, token) == 1:
             if self._pending.pop(token, None) is entry:
-                self._free.append((token + GENERATION) & TOKENS)
+                self._free.append(following(token))
             if operation._entry is entry:
                 operation._outcome = length
                 operation._entry = None
@@ -137,39 +135,37 @@ class Submission(UnqueuedOperations):
             return
         entries: list[Entry] = []
         requests = self._ffi.new("portio_request[]", count)
-        common = self._unqueued if mode == UNQUEUED else 0
         submit = self._lib.portio_submit
         operation = operations[0]
         started = False
+        token = 0  # one that no entry has yet
         try:
             for at, operation in enumerate(operations):
-                request = operation._prepare(self)
+                token = self._new_token()
                 rest: tuple[Any, ...] = ()
-                if not request[0]:
-                    request, rest = operation._prepare_extended(self)
-                kind, handle, flags, buffer, length, argument, key, pin, settle = request
-                if type(buffer) is bytes:  # the entry holds it; this is its address
-                    buffer = self._from_buffer(self._chars, buffer)
-                try:
-                    token = self._free.pop()
-                except IndexError:
-                    token = self._grow()
-                entry: Entry = operation, key, settle, pin, token, self, mode
+                entry, request = operation._prepare(self, token, mode)
+                if entry is None or request is None:
+                    (entry, request), rest = operation._prepare_extended(self, token, mode)
                 entries.append(entry)
                 self._pending[token] = entry
+                token = 0
                 if _FREE_THREADED:
                     self._claim(entry)
                 elif operation._entry is None:
                     operation._entry = entry
                 else:
                     raise _pending_already(operation)
-                fields = token, handle, kind, flags | common, buffer, length, argument, *rest
-                requests[at] = fields
+                _, kind, flags, handle, name, buffer, length, argument = request
+                if type(buffer) is bytes:  # the entry holds it; this is its address
+                    buffer = self._from_buffer(self._chars, buffer)
+                requests[at] = name, handle, kind, flags, buffer, length, argument, *rest
             started = True
             refused = submit(self._native, requests, count)
         except BaseException as error:
             if not started:
                 self._undo(*entries)
+                if token and token not in self._pending:
+                    self._free.append(token)
             if isinstance(error, _MISUSE):
                 raise _explained(operation, error) from None
             raise

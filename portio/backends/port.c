@@ -226,7 +226,9 @@ int portio_submit_one(portio_port *port, uint32_t kind, uint32_t flags, uint64_t
         .length = length,
         .argument = argument,
     };
-    return requests_start(port, &request, 1, (flags & (PORTIO_QUIET | PORTIO_VECTORED)) == PORTIO_QUIET);
+    bool may_skip = (flags & (PORTIO_QUIET | PORTIO_VECTORED)) == PORTIO_QUIET &&
+                    (kind == PORTIO_SEND || kind == PORTIO_WRITE);
+    return requests_start(port, &request, 1, may_skip);
 }
 
 int portio_skipped(portio_port *port, uint64_t token)
