@@ -22,12 +22,9 @@ referred to by a local variable alone across a call.  The rules:
 - Other threads, and who watches `fileno`, learn of rescued packets by a *nudge*,
   a posted packet that is never delivered.
 
-What remains: a signal that arrives after Python has looked for signals the last
-time, and before the thread sleeps in the system, a few hundred nanoseconds later,
-is only noticed when something else ends the sleep.  Every blocking call of Python
-has this window (a second Ctrl-C ends the wait); a program that must not have it
-waits for `signal.set_wakeup_fd` and `Port.fileno` together, as event loops do.
-There is no polling to hide it.
+That a signal is not missed as the main thread falls asleep is the matter of
+listening.py: where the engine would sleep it says so, and is asked again through
+`_listening_get`.
 
 A thread-bound port takes a batch when one packet is asked for and keeps the rest
 as records (`_kept`, of which `_left` numbers are not used yet), so operations stay
@@ -50,6 +47,7 @@ from portio import errors
 from portio.completion import DROPPED, ERROR_MASK, Completion, Outcome
 from portio.engine import GENERATION, NUDGE, POSTED, TOKENS, Engine, following
 from portio.keys import CompletionKey
+from portio.listening import listen
 from portio.operations.base import QUIET, UNQUEUED
 from portio.operations.sockets import Accept
 from portio.timeouts import FOREVER, Deadline, to_nanoseconds
@@ -143,7 +141,8 @@ class PacketQueue(Engine):
                 return out[0]
             if count == 0:
                 return None
-            self._heed(count)
+            if self._heed(count):
+                c_get = self._listening_get
             if deadline is not None:
                 nanoseconds = deadline.left()
 
@@ -215,7 +214,8 @@ class PacketQueue(Engine):
                 elif count == 0:
                     return out
                 else:
-                    self._heed(count)
+                    if self._heed(count):
+                        c_get = self._listening_get
                     if deadline is not None:
                         nanoseconds = deadline.left()
         except BaseException:
@@ -234,13 +234,21 @@ class PacketQueue(Engine):
         assert completion is not None, "a wait without end ends with a packet"
         return completion
 
-    def _heed(self, count: int) -> None:
+    def _heed(self, count: int) -> bool:
         """The engine gave no packet for the program; raises unless to ask again is right.
 
-        That is after a signal whose handler raised nothing, and after a nudge.
+        That is after a signal whose handler raised nothing, after a nudge, and when
+        the engine did not sleep because it must listen to signals: true.
         """
-        if count < 0 and count != self._lib.PORTIO_INTERRUPTED:
-            raise self._refusal(count)
+        if count == self._lib.PORTIO_WOULD_SLEEP:
+            return True
+        if count >= 0 or count == self._lib.PORTIO_INTERRUPTED:
+            return False
+        raise self._refusal(count)
+
+    def _listening_get(self, _: CData, records: CData, limit: int, nanoseconds: int) -> int:
+        """Stands for portio_get where the main thread has to sleep."""
+        return listen(self, 0, records, limit, nanoseconds)
 
     def _take(self, out: Completions, token: int, nbytes: int, status: int) -> None:
         """Turns a record into a completion, appended to `out`.

@@ -226,21 +226,20 @@ bool uring_prepare_wake(portio_port *port)
     return true;
 }
 
-bool uring_prepare_wake_poll(portio_port *port)
+bool uring_prepare_poll(portio_port *port, int fd, uint64_t user_data)
 {
     struct engine *engine = port->engine;
     struct uring_sqe *sqe = ring_sqe(&engine->ring);
     if (sqe == NULL)
         return false;
     sqe->opcode = URING_POLL_ADD;
-    sqe->fd = engine->wake_fd;
+    sqe->fd = fd;
     sqe->op_flags = POLLIN;
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
     sqe->op_flags <<= 16;
 #endif
     sqe->length = URING_POLL_MULTI;
-    sqe->user_data = USER_WAKE_POLL;
+    sqe->user_data = user_data;
     ring_push(&engine->ring);
-    engine->wake_armed = true;
     return true;
 }

@@ -49,6 +49,7 @@ class Library(Protocol):
     PORTIO_NO_MEMORY: int
     PORTIO_UNSUPPORTED: int
     PORTIO_INVALID: int
+    PORTIO_WOULD_SLEEP: int
     PORTIO_SYSTEM: int
 
     PORTIO_STREAM_SOCKET: int
@@ -79,6 +80,8 @@ class Library(Protocol):
     portio_post: Callable[[CData, int], int]
     portio_get: Callable[[CData, CData, int, int], int]
     portio_wait: Callable[[CData, int, CData, int], int]
+    portio_get_until: Callable[[CData, CData, int, int, int], int]
+    portio_wait_until: Callable[[CData, int, CData, int, int], int]
     portio_blocking: Callable[[CData, int], int]
 
 

@@ -52,6 +52,8 @@ int portio_port_create(const portio_options *options, portio_port **out)
     port->lazy_submit = options->lazy_submit != 0;
     /* The owner of a thread-bound port is alone: it takes what there is. */
     port->concurrency = port->thread_bound ? UINT32_MAX : options->concurrency;
+    port->main_thread = options->main_thread;
+    port->interrupt_fd = port->park_fd = -1;
     pthread_mutex_init(&port->lock, NULL);
     pthread_mutex_init(&port->inbox_lock, NULL);
     if (port->thread_bound)
@@ -423,6 +425,7 @@ int portio_port_close(portio_port *port, int owner_ended)
     }
     port_members_drop(port);
     completions_discard(port);
+    port_park_close(port);
     port->active = 0;
     atomic_store(&port->closed_word, 1);
     futex_wake(&port->closed_word);

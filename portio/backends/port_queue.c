@@ -41,6 +41,8 @@ void port_wake_waiter(portio_port *port, struct waiter *waiter)
     if (atomic_load_explicit(&waiter->word, memory_order_relaxed) != 0)
         return;
     atomic_store_explicit(&waiter->word, 1, memory_order_relaxed);
+    if (port_unpark(port, waiter))
+        return;
     if (port->wake_count < PORT_WAKES)
         port->wakes[port->wake_count++] = &waiter->word;
     else
