@@ -33,6 +33,7 @@ drops it, or its signals would wake the parent.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from itertools import repeat
@@ -65,7 +66,7 @@ _put_back: Iterator[int] = map(signal.set_wakeup_fd, iter(_formers.pop, None))
 
 def listen(port: Engine, token: int, records: CData, limit: int, nanoseconds: int) -> int:
     """portio_wait for `token`, or portio_get when it is 0, for the main thread."""
-    global _program
+    global _program  # noqa: PLW0603  (it is the process's, like the wakeup descriptor)
     if _writer < 0:
         _open()
     reader = _reader
@@ -108,7 +109,7 @@ def listen(port: Engine, token: int, records: CData, limit: int, nanoseconds: in
 
 
 def _open() -> None:
-    global _reader, _writer, _set
+    global _reader, _writer, _set  # noqa: PLW0603
     try:
         for ends in map(os.pipe2, (os.O_NONBLOCK | os.O_CLOEXEC,)):
             _reader, _writer = ends  # and no call before this, that an end is not forgotten
@@ -130,22 +131,18 @@ def _pass_on() -> None:
         pass
     except OSError:  # a kind of file that cannot be spliced to
         _copy(reader)
-    try:
+    with contextlib.suppress(BlockingIOError):
         os.read(reader, CAPACITY)
-    except BlockingIOError:
-        pass
 
 
 def _copy(reader: int) -> None:
-    try:
+    with contextlib.suppress(OSError):  # nothing there, no room, or nobody to read it
         os.write(_program, os.read(reader, CAPACITY))
-    except OSError:  # nothing there, no room, or nobody to read it
-        pass
 
 
 def _drop_pipe() -> None:
     """In a forked child: the pipe is the parent's."""
-    global _reader, _writer, _set
+    global _reader, _writer, _set  # noqa: PLW0603
     if _writer < 0:
         return
     ends = _reader, _writer

@@ -384,34 +384,6 @@ static void wake_arm(portio_port *port)
     engine->wake_armed = prepared;
 }
 
-/* Whoever looks at the system watches the descriptor of signals too.  A full ring
-   is no reason to sleep without it: what is in there is submitted first. */
-static void interrupt_arm(portio_port *port)
-{
-    struct engine *engine = port->engine;
-    while (atomic_load(&engine->interrupt_fd) >= 0 && !atomic_load(&engine->interrupt_armed)) {
-        port_lock(port);
-        int fd = atomic_load(&engine->interrupt_fd);
-        bool prepared = fd < 0 || atomic_load(&engine->interrupt_armed) ||
-                        uring_prepare_poll(port, fd, USER_INTERRUPT);
-        if (prepared && fd >= 0)
-            atomic_store(&engine->interrupt_armed, true);
-        port_unlock(port);
-        if (prepared)
-            return;
-        engine_flush(port);
-        if (ring_unsubmitted(&engine->ring) == engine->ring.sq_entries)
-            return; /* refused for now, as the wait will be: it comes back soon */
-    }
-}
-
-int engine_watch(portio_port *port, int descriptor)
-{
-    struct engine *engine = port->engine;
-    atomic_store(&engine->interrupt_fd, descriptor);
-    return 0;
-}
-
 bool engine_wait(portio_port *port, int64_t deadline)
 {
     struct engine *engine = port->engine;
@@ -419,7 +391,7 @@ bool engine_wait(portio_port *port, int64_t deadline)
     if (engine->waiting != NULL)
         engine_flush(port);
     wake_arm(port);
-    interrupt_arm(port);
+    uring_watch_interrupts(port);
     /* What these have ended may be what this thread waits for. */
     if (atomic_load(&engine->finished))
         deadline = DEADLINE_POLL;

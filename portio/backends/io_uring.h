@@ -3,6 +3,7 @@
    io_uring.c           the engine's functions (engine.h): start, wait, close
    io_uring_issue.c     an operation becomes a submission
    io_uring_reap.c      a completion becomes the end, or the next step, of one
+   io_uring_interrupt.c the descriptor of signals
    io_uring_ring.c      the ring itself
    io_uring_features.c  what the kernel can do
 
@@ -74,6 +75,10 @@ void uring_time_set(struct op *op, int64_t deadline);
 bool uring_prepare_cancel(portio_port *port, struct op *op);
 bool uring_prepare_wake(portio_port *port);
 bool uring_prepare_poll(portio_port *port, int fd, uint64_t user_data);
+
+/* io_uring_interrupt.c */
+void uring_watch_interrupts(portio_port *port);
+void uring_interrupted(portio_port *port, const struct uring_cqe *cqe);
 
 /* io_uring_fork.c */
 void uring_enlist(struct engine *engine);

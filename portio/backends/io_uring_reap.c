@@ -226,18 +226,6 @@ static void cancel_answered(portio_port *port, uint64_t token, int32_t result)
         op->retries++;
 }
 
-/* The poll of the descriptor of signals.  The kernel cancels it when the thread
-   that has submitted it ends; the next engine_wait makes it again. */
-static void interrupt_polled(portio_port *port, const struct uring_cqe *cqe)
-{
-    struct engine *engine = port->engine;
-    if (!(cqe->flags & URING_CQE_MORE))
-        atomic_store(&engine->interrupt_armed, false);
-    if (cqe->res < 0 && cqe->res != -ECANCELED)
-        atomic_store(&engine->interrupt_fd, -1); /* it cannot be watched */
-    port_interrupt(port);
-}
-
 static void completion_handle(portio_port *port, const struct uring_cqe *cqe)
 {
     struct engine *engine = port->engine;
@@ -253,7 +241,7 @@ static void completion_handle(portio_port *port, const struct uring_cqe *cqe)
             /* Before the inbox is read: what is put there later wakes again. */
             (void)!read(engine->wake_fd, &count, sizeof count);
         } else if (cqe->user_data == USER_INTERRUPT) {
-            interrupt_polled(port, cqe);
+            uring_interrupted(port, cqe);
         } else if (cqe->user_data == USER_WAKE && port->reaper_waits) {
             /* It was meant for the reaper, who has not fallen asleep yet and
                would not find it any more: port_unlock sends another. */

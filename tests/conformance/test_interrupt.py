@@ -85,7 +85,14 @@ BEGINNING = """
 
 @pytest.mark.parametrize(
     "role",
-    ["alone", "thread_bound", "beside another", "wait", "wait, thread_bound", "wait beside another"],
+    [
+        "alone",
+        "thread_bound",
+        "beside another",
+        "wait",
+        "wait, thread_bound",
+        "wait beside another",
+    ],
 )
 def test_p8_an_interrupt_that_comes_as_the_wait_begins_is_not_missed(
     backend: str, role: str

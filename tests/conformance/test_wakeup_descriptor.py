@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 kinds = pytest.mark.parametrize("kind", ["shared", "thread_bound"])
 
 
-class Heard(Exception):
+class Heard(BaseException):
     """What a handler raises."""
 
 
