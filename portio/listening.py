@@ -33,7 +33,6 @@ drops it, or its signals would wake the parent.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 from itertools import repeat
@@ -110,9 +109,11 @@ def listen(port: Engine, token: int, records: CData, limit: int, nanoseconds: in
 
 def _open() -> None:
     global _reader, _writer, _set  # noqa: PLW0603
-    try:
-        for ends in map(os.pipe2, (os.O_NONBLOCK | os.O_CLOEXEC,)):
-            _reader, _writer = ends  # and no call before this, that an end is not forgotten
+    made = map(os.pipe2, (os.O_NONBLOCK | os.O_CLOEXEC,))
+    try:  # with no call in it: what a handler raises may be an OSError
+        for ends in made:
+            _reader, _writer = ends
+            break
     except OSError:  # no descriptors left: without it, for now
         return
     _set = map(signal.set_wakeup_fd, repeat(_writer))
@@ -123,21 +124,17 @@ def _pass_on() -> None:
     reader = _reader
     if reader < 0:  # a handler has forked, and this is the child
         return
-    try:
-        if _program >= 0:
-            # No exception can come between taking them and giving them.
-            os.splice(reader, _program, CAPACITY, flags=os.SPLICE_F_NONBLOCK)
-    except BlockingIOError:  # there is nothing; or no room, and Python drops them too
+    step: Iterator[object]
+    taken = map(os.read, (reader,), (CAPACITY,))
+    if _program >= 0:
+        step = map(os.write, (_program,), taken)
+    else:
+        step = taken
+    try:  # as above; and no exception can come between taking them and giving them
+        for _ in step:
+            break
+    except OSError:  # there is nothing; or no room, and Python drops them too
         pass
-    except OSError:  # a kind of file that cannot be spliced to
-        _copy(reader)
-    with contextlib.suppress(BlockingIOError):
-        os.read(reader, CAPACITY)
-
-
-def _copy(reader: int) -> None:
-    with contextlib.suppress(OSError):  # nothing there, no room, or nobody to read it
-        os.write(_program, os.read(reader, CAPACITY))
 
 
 def _drop_pipe() -> None:

@@ -64,7 +64,7 @@ def test_p8_no_wakeup_descriptor_is_left(port: portio.Port, where: str) -> None:
     assert not wait(0.01)
     assert signal.set_wakeup_fd(-1) == -1
     for _ in range(3):
-        with pytest.raises(Heard):  # also if the machine is slow and the alarm comes first
+        with pytest.raises(Heard):  # noqa: PT012  (also if the machine is slow and the alarm comes first)
             signal.setitimer(signal.ITIMER_REAL, 0.01)
             wait(None)
         assert signal.set_wakeup_fd(-1) == -1
@@ -93,7 +93,7 @@ OWN = """
         ours.setblocking(False)
         peer.setblocking(False)
         reader, own = peer.fileno(), ours.fileno()
-    else:                       # cannot be spliced to
+    else:
         own = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK)
         reader = os.open(path, os.O_RDONLY)
     signal.set_wakeup_fd(own)
