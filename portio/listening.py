@@ -124,12 +124,8 @@ def _pass_on() -> None:
     reader = _reader
     if reader < 0:  # a handler has forked, and this is the child
         return
-    step: Iterator[object]
     taken = map(os.read, (reader,), (CAPACITY,))
-    if _program >= 0:
-        step = map(os.write, (_program,), taken)
-    else:
-        step = taken
+    step: Iterator[object] = map(os.write, (_program,), taken) if _program >= 0 else taken
     try:  # as above; and no exception can come between taking them and giving them
         for _ in step:
             break
