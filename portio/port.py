@@ -420,7 +420,7 @@ def _create(port: Port, native: Native, *, thread_bound: bool, lazy_submit: bool
     options.concurrency = port.concurrency
     options.thread_bound = thread_bound
     options.lazy_submit = lazy_submit
-    options.main_thread = threading.main_thread().native_id or 0
+    options.main_thread = threading.main_thread().ident or 0
     variable = switches.VARIABLES.get(native.name)
     if variable is not None and (text := os.environ.get(variable)):
         switched = switches.parse(text, backends.feature_names(native), variable)

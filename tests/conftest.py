@@ -92,8 +92,11 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def _first_use(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Use everything once: what Windows opens for a process's first use stays open."""
+    """Use everything once: what a system opens for a process's first use stays open."""
     if not WINDOWS:
+        # The pipe that a process keeps from the first time that its main thread waits.
+        with contextlib.suppress(portio.BackendUnavailableError), portio.Port() as port:
+            port.get(1e-9)
         return
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,

@@ -75,7 +75,7 @@ int portio_port_create(const portio_options *options, portio_port **out)
     InitializeConditionVariable(&port->calls_done);
     InitializeConditionVariable(&port->closed_now);
     port->features = features_find() & ~(uint32_t)options->disabled_features;
-    port->main_thread = options->main_thread;
+    port->main_thread = (DWORD)options->main_thread;
     if (port->main_thread != 0)
         interrupt_watch(port->main_thread);
     int refused = slots_reserve(&port->slots, port, 1);

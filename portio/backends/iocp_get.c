@@ -203,3 +203,36 @@ int portio_wait(portio_port *port, uint64_t token, portio_completion *record, in
     port_leave(port);
     return result;
 }
+
+/* Quiet operations give their records, which the door allows: a success that is
+   never queued would need FILE_SKIP_COMPLETION_PORT_ON_SUCCESS. */
+int portio_skipped(portio_port *port, uint64_t token)
+{
+    (void)port;
+    (void)token;
+    return 0;
+}
+
+/* A wait of the main thread hears of Ctrl-C by itself (iocp_thread.c), so nothing
+   here ever answers PORTIO_WOULD_SLEEP. */
+int portio_get_until(portio_port *port, portio_completion *records, uint32_t limit,
+                     int64_t timeout, int64_t descriptor)
+{
+    (void)port;
+    (void)records;
+    (void)limit;
+    (void)timeout;
+    (void)descriptor;
+    return PORTIO_UNSUPPORTED;
+}
+
+int portio_wait_until(portio_port *port, uint64_t token, portio_completion *record,
+                      int64_t timeout, int64_t descriptor)
+{
+    (void)port;
+    (void)token;
+    (void)record;
+    (void)timeout;
+    (void)descriptor;
+    return PORTIO_UNSUPPORTED;
+}

@@ -62,7 +62,7 @@ def wait_until_blocked(*threads: threading.Thread) -> None:
         _wait_until_still(sample, thread.name)
 
 
-def wait_until_task_blocked(process: int, task: int) -> None:
+def wait_until_task_blocked(process: int | str, task: int) -> None:
     """wait_until_blocked for a thread of another process, by its number (on Linux)."""
     _wait_until_still(_sample_of(process, task), f"thread {task}")
 
