@@ -44,9 +44,11 @@
    waits takes nothing from the wire.
 
    A packet may be dequeued before the call that started the step has returned
-   (O4).  After such a call the starter therefore reads nothing of the record but
-   `cancel_wanted`, which may belong to the record's next life by then, and looks
-   at the token, under the lock, before it cancels.
+   (O4).  `calling` decides who goes on: a thread that dequeues the packet of a call
+   that has not returned leaves the operation to the caller; once the caller has said
+   that it has returned, it reads nothing of the record but `cancel_wanted`, which may
+   belong to the record's next life by then, and looks at the token, under the lock,
+   before it cancels.
 
    An unqueued operation (O13) has the low-order bit of hEvent set, so the port
    hears nothing of its steps.  A wait of the thread pool does, and carries it
@@ -66,6 +68,8 @@ struct handle;
 
 enum op_state { OP_FREE, OP_QUEUED, OP_CLAIMED, OP_ISSUED, OP_HELPED, OP_TIMED, OP_DONE };
 
+enum calling { CALL_OVER, CALL_RUNS, CALL_OVERTAKEN };
+
 struct op {
     OVERLAPPED overlapped; /* first: a packet's pointer is the record's */
     portio_port *port;     /* whose record it is, for ever */
@@ -74,6 +78,7 @@ struct op {
     struct op *previous;
     struct handle *handle;
     volatile LONG cancel_wanted; /* set under the lock, also read without */
+    volatile LONG calling;       /* enum calling: see above */
     uint8_t state;               /* enum op_state */
     uint8_t kind;
     uint8_t flags;     /* portio_request_flag */
@@ -255,11 +260,10 @@ void op_release(struct op *op);
 /* Gives a step to the thread pool; the state is HELPED until op_continue. */
 bool op_help(portio_port *port, struct op *op, PTP_SIMPLE_CALLBACK work);
 void port_callback_over(portio_port *port); /* the last thing that a callback does */
-/* Prepares the OVERLAPPED for a step. */
+/* Prepares the OVERLAPPED for a step; a call with it follows, and then op_called. */
 void op_overlapped(struct op *op, uint64_t offset);
-/* Turns the answer of a call with an OVERLAPPED into a step.  `unqueued` was read
-   before the call: after it the record may be another operation's. */
-enum step op_called(portio_port *port, struct op *op, bool unqueued, uint32_t error);
+/* Turns the answer of that call into a step. */
+enum step op_called(portio_port *port, struct op *op, uint32_t error);
 static inline bool op_is_unqueued(const struct op *op)
 {
     return (op->flags & PORTIO_UNQUEUED) != 0;

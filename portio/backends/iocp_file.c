@@ -37,31 +37,24 @@ static DWORD pipe_room(const struct op *op)
 
 static enum step read_step(portio_port *port, struct op *op)
 {
-    bool unqueued = op_is_unqueued(op);
     DWORD length;
     char *piece = transfer_piece(op, is_file(op) ? FILE_MOST : PIPE_MOST, &length);
     if (is_file(op) && length == 0)
         return STEP_DONE; /* nothing is asked for */
     op_overlapped(op, is_file(op) ? (uint64_t)op->argument : 0);
     bool read = ReadFile(op->handle->handle, piece, length, NULL, &op->overlapped);
-    uint32_t error = read ? 0 : GetLastError();
-    /* Of a message that does not fit into the buffer the system says so at once, but
-       it is a warning, and only for errors there is no packet. */
-    if (error == ERROR_MORE_DATA)
-        error = ERROR_IO_PENDING;
-    return op_called(port, op, unqueued, error);
+    return op_called(port, op, read ? 0 : GetLastError());
 }
 
 static enum step write_step(portio_port *port, struct op *op)
 {
-    bool unqueued = op_is_unqueued(op);
     DWORD length;
     char *piece = transfer_piece(op, is_file(op) ? FILE_MOST : pipe_room(op), &length);
     if (length == 0) /* of a pipe's reader that would be the end */
         return transfer_consume(op, 0) ? STEP_DONE : STEP_AGAIN;
     op_overlapped(op, is_file(op) ? (uint64_t)op->argument : 0);
     bool written = WriteFile(op->handle->handle, piece, length, NULL, &op->overlapped);
-    return op_called(port, op, unqueued, written ? 0 : GetLastError());
+    return op_called(port, op, written ? 0 : GetLastError());
 }
 
 /* The handle lacks the right, as EBADF says elsewhere; ERROR_ACCESS_DENIED would be

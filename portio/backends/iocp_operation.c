@@ -217,6 +217,8 @@ bool op_arrive(portio_port *port, struct op *op, DWORD bytes, portio_completion 
 {
     if (op->state != OP_ISSUED)
         return false; /* a packet that nobody has asked for */
+    if (InterlockedCompareExchange(&op->calling, CALL_OVERTAKEN, CALL_RUNS) == CALL_RUNS)
+        return false; /* who made the call goes on */
     uint32_t error = error_of_status(op, (uint32_t)op->overlapped.Internal);
     if (!op_settle(port, op, error, bytes)) {
         op_run(port, op);
@@ -286,6 +288,7 @@ void op_overlapped(struct op *op, uint64_t offset)
     op->overlapped.Internal = NT_PENDING;
     op->overlapped.Offset = (DWORD)offset;
     op->overlapped.OffsetHigh = (DWORD)(offset >> 32);
+    op->calling = CALL_RUNS;
     if (op_is_unqueued(op)) {
         ResetEvent(op->step_event);
         /* The low-order bit: the port hears nothing of it. */
@@ -293,15 +296,31 @@ void op_overlapped(struct op *op, uint64_t offset)
     }
 }
 
-enum step op_called(portio_port *port, struct op *op, bool unqueued, uint32_t error)
+/* Of an error there is no packet, but of a warning there is one, although the call
+   says that it failed: a message that does not fit (lalinsky/zio#733).  So what the
+   system has written to the record tells, and not what the call has said. */
+static bool packet_comes(const struct op *op, uint32_t error)
 {
-    if (error != 0 && error != ERROR_IO_PENDING)
-        return op_settle(port, op, error, 0) ? STEP_DONE : STEP_AGAIN;
-    if (unqueued) { /* nobody else hears of it before the wait is set */
-        InterlockedIncrement(&port->callbacks);
-        SetThreadpoolWait(op->step_wait, op->step_event, NULL);
+    return error == 0 || error == ERROR_IO_PENDING ||
+           (op->overlapped.Internal & 0xC0000000) == 0x80000000;
+}
+
+enum step op_called(portio_port *port, struct op *op, uint32_t error)
+{
+    DWORD bytes = 0;
+    if (packet_comes(op, error)) {
+        if (op_is_unqueued(op)) {
+            InterlockedIncrement(&port->callbacks);
+            SetThreadpoolWait(op->step_wait, op->step_event, NULL);
+        }
+        if (InterlockedExchange(&op->calling, CALL_OVER) == CALL_RUNS)
+            return STEP_ISSUED; /* the record may be another operation's from here on */
+        error = error_of_status(op, (uint32_t)op->overlapped.Internal);
+        bytes = (DWORD)op->overlapped.InternalHigh;
+    } else {
+        InterlockedExchange(&op->calling, CALL_OVER);
     }
-    return STEP_ISSUED;
+    return op_settle(port, op, error, bytes) ? STEP_DONE : STEP_AGAIN;
 }
 
 /* ---- submission ---- */
@@ -331,6 +350,7 @@ static void op_begin(portio_port *port, const portio_request *request)
     op->flags = (uint8_t)request->flags;
     op->phase = 0;
     op->cancel_wanted = 0;
+    op->calling = CALL_OVER;
     op->end_wanted = false;
     op->error = 0;
     op->nbytes = 0;

@@ -90,22 +90,20 @@ static void CALLBACK read_work(PTP_CALLBACK_INSTANCE instance, void *context)
 
 static enum step block_send(portio_port *port, struct op *op)
 {
-    bool unqueued = op_is_unqueued(op);
     WSABUF buffer = {op->filled - op->sent, op->block + op->sent};
     op_overlapped(op, 0);
     int failed = WSASend((SOCKET)(uintptr_t)op->handle->handle, &buffer, 1, NULL, 0,
                          &op->overlapped, NULL);
-    return op_called(port, op, unqueued, failed == 0 ? 0 : (uint32_t)WSAGetLastError());
+    return op_called(port, op, failed == 0 ? 0 : (uint32_t)WSAGetLastError());
 }
 
 static enum step transmit(portio_port *port, struct op *op)
 {
-    bool unqueued = op_is_unqueued(op);
     op_overlapped(op, (uint64_t)op->argument);
     DWORD piece = op->length < TRANSMIT_MOST ? (DWORD)op->length : TRANSMIT_MOST;
     BOOL sent = TransmitFile((SOCKET)(uintptr_t)op->handle->handle, op->source, piece, 0,
                              &op->overlapped, NULL, 0);
-    return op_called(port, op, unqueued, sent ? 0 : (uint32_t)WSAGetLastError());
+    return op_called(port, op, sent ? 0 : (uint32_t)WSAGetLastError());
 }
 
 enum step sendfile_step(portio_port *port, struct op *op)

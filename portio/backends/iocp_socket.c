@@ -147,7 +147,6 @@ static enum step accept_step(portio_port *port, struct op *op)
 {
     struct handle *handle = op->handle;
     SOCKET listener = socket_of(op);
-    bool unqueued = op_is_unqueued(op);
     struct functions functions;
     if (!handle->listens)
         handle->listens = socket_listens(listener);
@@ -171,7 +170,7 @@ static enum step accept_step(portio_port *port, struct op *op)
     DWORD bytes = 0;
     bool accepted = functions.accept(listener, op->accepted, op->block, 0, ACCEPT_ADDRESS,
                                      ACCEPT_ADDRESS, &bytes, &op->overlapped);
-    return op_called(port, op, unqueued, accepted ? 0 : (uint32_t)WSAGetLastError());
+    return op_called(port, op, accepted ? 0 : (uint32_t)WSAGetLastError());
 }
 
 static bool accept_settle(struct op *op, uint32_t error)
@@ -226,7 +225,6 @@ static enum step datagram_connect(struct op *op)
 static enum step connect_step(portio_port *port, struct op *op)
 {
     SOCKET socket = socket_of(op);
-    bool unqueued = op_is_unqueued(op);
     struct functions functions;
     if (op->handle->type == PORTIO_DATAGRAM_SOCKET)
         return datagram_connect(op);
@@ -238,7 +236,7 @@ static enum step connect_step(portio_port *port, struct op *op)
     op_overlapped(op, 0);
     bool connected = functions.connect(socket, op->address, (int)*op->address_length, NULL, 0,
                                        NULL, &op->overlapped);
-    return op_called(port, op, unqueued, connected ? 0 : (uint32_t)WSAGetLastError());
+    return op_called(port, op, connected ? 0 : (uint32_t)WSAGetLastError());
 }
 
 static bool connect_settle(struct op *op, uint32_t error)
@@ -257,7 +255,6 @@ static bool connect_settle(struct op *op, uint32_t error)
 static enum step receive_step(portio_port *port, struct op *op)
 {
     SOCKET socket = socket_of(op);
-    bool unqueued = op_is_unqueued(op);
     bool stream = op->handle->type == PORTIO_STREAM_SOCKET;
     WSABUF buffers[DATAGRAM_VECTORS];
     if (op->handle->ended)
@@ -278,13 +275,7 @@ static enum step receive_step(portio_port *port, struct op *op)
                              (int *)op->address_length, &op->overlapped, NULL);
     else
         failed = WSARecv(socket, buffers, count, NULL, &op->message_flags, &op->overlapped, NULL);
-    uint32_t error = failed == 0 ? 0 : (uint32_t)WSAGetLastError();
-    /* Of a datagram that does not fit the system says so at once, but it is a warning
-       (STATUS_BUFFER_OVERFLOW), and only after an error there is no packet
-       (lalinsky/zio#733). */
-    if (error == WSAEMSGSIZE)
-        error = ERROR_IO_PENDING;
-    return op_called(port, op, unqueued, error);
+    return op_called(port, op, failed == 0 ? 0 : (uint32_t)WSAGetLastError());
 }
 
 static bool receive_settle(struct op *op, uint32_t error, DWORD bytes)
@@ -308,7 +299,6 @@ static bool receive_settle(struct op *op, uint32_t error, DWORD bytes)
 static enum step send_step(portio_port *port, struct op *op)
 {
     SOCKET socket = socket_of(op);
-    bool unqueued = op_is_unqueued(op);
     bool stream = op->handle->type == PORTIO_STREAM_SOCKET;
     WSABUF buffers[DATAGRAM_VECTORS];
     if (stream)
@@ -322,7 +312,7 @@ static enum step send_step(portio_port *port, struct op *op)
                            (int)*op->address_length, &op->overlapped, NULL);
     else
         failed = WSASend(socket, buffers, count, NULL, (DWORD)op->argument, &op->overlapped, NULL);
-    return op_called(port, op, unqueued, failed == 0 ? 0 : (uint32_t)WSAGetLastError());
+    return op_called(port, op, failed == 0 ? 0 : (uint32_t)WSAGetLastError());
 }
 
 static bool send_settle(struct op *op, uint32_t error, DWORD bytes)
