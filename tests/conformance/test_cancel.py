@@ -15,6 +15,7 @@ import pytest
 import portio
 from support import handles
 from support.drivers import Driver
+from support.marks import wine_forgets_what_was_sent
 from support.net import STREAMS, Net, fill, pattern, recv_count, recv_exactly, reset
 from support.system import LOCAL, WINE
 from support.threads import Background
@@ -93,6 +94,7 @@ def test_o6_a_connect(driver: Driver, net: Net) -> None:
     assert cancelled(cancel_and_wait(driver, connect))
 
 
+@wine_forgets_what_was_sent
 @pytest.mark.core
 def test_o6_a_send_says_how_much_went(driver: Driver, net: Net) -> None:
     ours, peer = net.small_pair()

@@ -11,6 +11,7 @@ import pytest
 
 import portio
 from support.drivers import Driver
+from support.marks import wine_tells_only_who_waits
 from support.net import Net, pattern
 from support.system import LOCAL
 from support.threads import Background
@@ -110,6 +111,7 @@ def test_o12_oversized_for_a_sequence_of_buffers(driver: Driver, net: Net) -> No
     assert buffers == [b"wx", b"yz"]
 
 
+@wine_tells_only_who_waits
 @pytest.mark.core
 @pytest.mark.parametrize("family", ["inet", "inet6"])
 def test_o12_port_unreachable_is_one_completion(driver: Driver, net: Net, family: str) -> None:
