@@ -1,0 +1,307 @@
+"""How the completions of a port reach a trio run: two ways behind one interface.
+
+A *wake* has the port's packets carried to one function in trio's thread, `deliver`,
+and sees to it that operations that were started go on.  A `TrioPort` makes one and
+knows nothing of how it works.
+
+`DescriptorWake` (Linux).  The port is bound to trio's thread and submits lazily.
+Trio's loop runs a batch of tasks, waits for the system, and runs the next batch; an
+`Instrument` stands around that wait.  Before it, whatever the batch has submitted goes
+to the kernel in one call, which also fetches what is complete by then.  After it, when
+the loop has slept, one call fetches what has arrived.  So the tasks that an operation
+wakes run in the very next batch, and the calls are shared by all tasks of a batch.
+
+- The *watcher* is a system task that waits for the port's descriptor.  It ends the
+  loop's sleep; by the time that it runs, the instrument has usually fetched everything.
+- The *ticker* is a system task that does nothing.  To schedule it is the documented way
+  to say that the next wait must not sleep: most operations are complete as soon as they
+  are submitted, and trio computes how long to sleep before it asks the instruments.
+- The descriptor is read by the engine when its queue runs empty, in the same call.  A
+  completion that comes with the submission thus never shows in trio's own epoll set,
+  where it would cost the watcher a round.
+
+`ThreadWake` (Windows, where a port has no descriptor).  A thread waits in the port, and
+carries what it takes to trio by `TrioToken.run_sync_soon`.  The alternative would be to
+associate handles with the port that trio has (`trio.lowlevel.current_iocp`), which saves
+the thread; docs/architecture.md says why that was not done.  It works on Linux as well,
+with a port that is not bound to a thread: PORTIO_TRIO_WAKE=thread asks for it, to test
+on one system what the other does.
+
+Who may.  Everything here is called in trio's thread, except for `ThreadWake._serve`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+import trio
+from trio.lowlevel import Abort, Task, reschedule, wait_task_rescheduled
+
+import portio
+from portio.errors import PortClosedError
+
+if TYPE_CHECKING:
+    from trio.lowlevel import RaiseCancelT
+
+    from portio.completion import Completion
+
+__all__ = ["VARIABLE", "DescriptorWake", "ThreadWake", "Wake", "make_wake"]
+
+#: A debugging switch: "descriptor" or "thread".
+VARIABLE = "PORTIO_TRIO_WAKE"
+
+MOST = 256  # packets that are taken in one call
+
+
+class Host(Protocol):
+    """What a wake needs of a `TrioPort`."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a task waits for an operation of the port."""
+        ...
+
+    def deliver(self, packets: list[Completion[Any]]) -> None:
+        """Hands packets to the tasks that wait for them."""
+        ...
+
+    def fail(self, error: BaseException) -> None:
+        """The port is of no use any more: tells all who wait."""
+        ...
+
+    def end(self) -> None:
+        """The run is over."""
+        ...
+
+
+class Wake(Protocol):
+    """How the completions of `port` reach the run."""
+
+    port: portio.Port
+    #: Whether packets are carried.  Not at the very end of a run, when the finalizers
+    #: of asynchronous generators run and there are no system tasks any more.
+    attended: bool
+
+    def submitted(self) -> None:
+        """Operations were started or cancelled, in this batch of tasks."""
+        ...
+
+    def revive(self) -> bool:
+        """Starts again to carry packets by itself; whether that is possible."""
+        ...
+
+    async def watch(self) -> None:
+        """Carries packets until it is cancelled and no task waits any more."""
+        ...
+
+    def close(self) -> None:
+        """Closes the port and ends whatever carries its packets."""
+        ...
+
+
+def make_wake(host: Host, backend: str | None) -> Wake:
+    """Makes a port and the wake that fits this system, for the run that calls it."""
+    usual = "thread" if sys.platform == "win32" else "descriptor"
+    wanted = os.environ.get(VARIABLE) or usual
+    if wanted == "thread":
+        return ThreadWake(host, backend)
+    if wanted == "descriptor":
+        return DescriptorWake(host, backend)
+    raise ValueError(f"{VARIABLE} must be descriptor or thread, not {wanted!r}")
+
+
+class DescriptorWake(trio.abc.Instrument):
+    """The port is trio's thread's own, and has a descriptor that tells of packets."""
+
+    def __init__(self, host: Host, backend: str | None) -> None:
+        self.port = portio.Port(backend=backend, thread_bound=True, lazy_submit=True)
+        self._host = host
+        self._descriptor = -1
+        self._dirty = False  # something was submitted since the last look at the port
+        self._fetched = False  # packets were fetched since the loop began to sleep
+        self._ticker: Task | None = None  # while it can be scheduled
+        self.attended = False  # there is a watcher
+        try:
+            self._descriptor = self.port.fileno()
+            trio.lowlevel.add_instrument(self)
+            self.revive()
+            trio.lowlevel.spawn_system_task(self._tick, name="portio ticker")
+        except BaseException:
+            self.close()
+            raise
+
+    def submitted(self) -> None:
+        if self._dirty:
+            return
+        self._dirty = True
+        if self._ticker is not None:
+            ticker, self._ticker = self._ticker, None
+            reschedule(ticker)
+        # Without it the loop may sleep: then the submission is only handed over,
+        # and the descriptor tells of what is complete at once.
+
+    def close(self) -> None:
+        try:
+            trio.lowlevel.remove_instrument(self)
+        except (KeyError, RuntimeError):
+            pass  # it never was one; or the run is over
+        if self._descriptor >= 0 and not self.port.closed:
+            try:
+                trio.lowlevel.notify_closing(self._descriptor)
+            except RuntimeError:
+                pass  # the run is over, and nobody watches
+        self.port.close()
+        self.submitted()  # lets the ticker end
+
+    # ---- around the loop's wait ----
+
+    def before_io_wait(self, timeout: float) -> None:
+        """Hands over what was submitted; fetches what is complete, if nobody will sleep."""
+        try:
+            self._fetched = False
+            if timeout > 0:
+                # What is complete now has to stay: the loop sleeps, and must be woken.
+                self._dirty = False
+                self.port.flush()
+            elif self._dirty:
+                self._dirty = False
+                self._fetch()
+        except BaseException as error:  # noqa: BLE001 (trio would only log it)
+            self._host.fail(error)
+
+    def after_io_wait(self, timeout: float) -> None:
+        """Fetches what has arrived while the loop slept."""
+        if timeout > 0 and self.port._pending:
+            try:
+                self._fetched = True
+                self._fetch()
+            except BaseException as error:  # noqa: BLE001 (as above)
+                self._host.fail(error)
+
+    def after_run(self) -> None:
+        self._host.end()
+
+    def _fetch(self) -> None:
+        while True:
+            packets = self.port.get_many(MOST, 0)
+            if packets:
+                self._host.deliver(packets)
+            if len(packets) < MOST:
+                return
+
+    # ---- system tasks ----
+
+    def revive(self) -> bool:
+        if self.port.closed:
+            return True  # there is nothing to carry
+        try:
+            trio.lowlevel.spawn_system_task(self.watch, name="portio watcher")
+        except RuntimeError:
+            return False  # at the end of a run no task can be started
+        self.attended = True
+        return True
+
+    async def watch(self) -> None:
+        self.attended = True
+        try:
+            await self._watch_until_cancelled()
+        except trio.ClosedResourceError:
+            pass  # by `close`
+        finally:
+            self.attended = False
+
+    async def _watch_until_cancelled(self) -> None:
+        try:
+            while True:
+                await self._wait_and_fetch()
+        except trio.Cancelled:
+            # The main task has ended.  Others may be on their way out, and wait for
+            # operations to end.
+            with trio.CancelScope(shield=True):
+                while self._host.waiting:
+                    await self._wait_and_fetch()
+            raise
+
+    async def _wait_and_fetch(self) -> None:
+        await trio.lowlevel.wait_readable(self._descriptor)
+        if not self._fetched:
+            self._fetch()
+
+    async def _tick(self) -> None:
+        try:
+            while not self.port.closed:
+                if self._dirty:  # by a task that ran before this one in the batch
+                    await trio.lowlevel.checkpoint()
+                else:
+                    self._ticker = trio.lowlevel.current_task()
+                    await wait_task_rescheduled(self._stop_ticking)
+        finally:
+            self._ticker = None
+
+    def _stop_ticking(self, _: RaiseCancelT) -> Abort:
+        self._ticker = None
+        return Abort.SUCCEEDED
+
+
+class ThreadWake(trio.abc.Instrument):
+    """A thread waits in the port."""
+
+    def __init__(self, host: Host, backend: str | None) -> None:
+        self.port = portio.Port(backend=backend)
+        self.attended = True
+        self._host = host
+        self._token = trio.lowlevel.current_trio_token()
+        #: What the thread has taken.  It appends, trio's thread takes away.
+        self._arrived: deque[list[Completion[Any]]] = deque()
+        self._thread = threading.Thread(
+            target=self._serve, args=(self.port,), name="portio waiter", daemon=True
+        )
+        try:
+            trio.lowlevel.add_instrument(self)
+            self._thread.start()
+        except BaseException:
+            self.port.close()
+            raise
+
+    def submitted(self) -> None:
+        pass  # the thread is in the port already
+
+    def revive(self) -> bool:
+        return True
+
+    async def watch(self) -> None:
+        raise AssertionError("the thread watches")
+
+    def close(self) -> None:
+        try:
+            trio.lowlevel.remove_instrument(self)
+        except (KeyError, RuntimeError):
+            pass
+        self.port.close()  # which wakes the thread
+        self._thread.join()
+        self._arrived.clear()
+
+    def after_run(self) -> None:
+        self._host.end()
+
+    def _serve(self, port: portio.Port) -> None:
+        """The thread: takes packets until the port is closed."""
+        while True:
+            try:
+                packets = port.get_many(MOST)
+            except PortClosedError:
+                return
+            self._arrived.append(packets)
+            try:
+                # Idempotent: many calls before trio looks are one.
+                self._token.run_sync_soon(self._carry, idempotent=True)
+            except trio.RunFinishedError:
+                return  # nobody waits any more; the end of the run closes the port
+
+    def _carry(self) -> None:
+        while self._arrived:
+            self._host.deliver(self._arrived.popleft())
