@@ -15,11 +15,14 @@ import pytest
 
 import portio
 from support import backends
-from support.drivers import DRIVERS, Driver
+from support.drivers import DRIVERS as PORT_DRIVERS
+from support.drivers import Driver
 from support.net import Net
+from support.trio_driver import TrioRun
 from support.watch import HANG_LIMIT
 
 _FDS = Path("/proc/self/fd")
+DRIVERS: dict[str, type[Driver]] = {**PORT_DRIVERS, TrioRun.name: TrioRun}
 _ERROR_OUTPUT = pytest.StashKey[int]()
 
 

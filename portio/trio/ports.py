@@ -42,6 +42,7 @@ from portio.trio.memory import Lender
 from portio.trio.wakes import make_wake
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
@@ -105,12 +106,20 @@ class TrioPort:
         return (await self.complete(operation)).result()
 
     @enable_ki_protection
-    async def complete(self, operation: Operation[T]) -> Completion[T]:
-        """The same, but gives the completion, which tells of an error and does not raise it."""
+    async def complete(
+        self,
+        operation: Operation[T],
+        cancelled: Callable[[Completion[T]], object] | None = None,
+    ) -> Completion[T]:
+        """The same, but gives the completion, which tells of an error and does not raise it.
+
+        Just before `Cancelled` is raised for an operation that was started, `cancelled`
+        is called with its completion, which says how many bytes were moved.
+        """
         await checkpoint_if_cancelled()
         wake = self._wake
         if not (wake.attended or wake.revive()):
-            return await self._complete_watching(operation)
+            return await self._complete_watching(operation, cancelled)
         self._port.submit(operation)
         wake.submitted()
         raise_cancel: RaiseCancelT | None = None
@@ -125,14 +134,18 @@ class TrioPort:
         self._waiting[id(operation)] = current_task()
         completion: Completion[T] = await wait_task_rescheduled(abort)
         if raise_cancel is not None and isinstance(completion.error, OperationCancelledError):
+            if cancelled is not None:
+                cancelled(completion)
             raise_cancel()
         return completion
 
-    async def _complete_watching(self, operation: Operation[T]) -> Completion[T]:
+    async def _complete_watching(
+        self, operation: Operation[T], cancelled: Callable[[Completion[T]], object] | None
+    ) -> Completion[T]:
         """`complete` at the end of a run, when no system task can watch."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._wake.watch)
-            result = await acapture(self.complete, operation)
+            result = await acapture(self.complete, operation, cancelled)
             nursery.cancel_scope.cancel()
         return result.unwrap()
 
@@ -229,8 +242,9 @@ class TrioPort:
         self._takers.unpark_all()
 
     def end(self) -> None:
-        """The run is over."""
-        self.close()
+        """The run is over: nobody is left who could wait."""
+        _by_port.pop(self._port, None)
+        self._wake.close()
 
 
 #: The ports that have not been closed, for `run`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import socket as sockets  # `socket` is an attribute and an argument here
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, overload
 
@@ -35,16 +35,16 @@ class SocketStream(Sending, Receiving, trio.abc.HalfCloseableStream):
     _send_type = Send
 
     #: The socket.  Only for what does not wait: names, options.
-    socket: socket.socket
+    socket: sockets.socket
 
-    def __init__(self, socket: socket.socket, *, on: TrioPort | None = None) -> None:
+    def __init__(self, socket: sockets.socket, *, on: TrioPort | None = None) -> None:
         _check_stream(socket, type(self))
         self.socket = socket
         super().__init__(socket, on)
         with suppress(OSError):  # no TCP
-            self.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
-            if _TCP_NOTSENT_LOWAT is not None:
-                self.setsockopt(_IPPROTO_TCP, _TCP_NOTSENT_LOWAT, 2**14)
+            self.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+            if hasattr(sockets, "TCP_NOTSENT_LOWAT"):
+                self.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NOTSENT_LOWAT, 2**14)
 
     def _make_receive(self) -> Recv:
         return Recv(self._key, b"")
@@ -60,7 +60,7 @@ class SocketStream(Sending, Receiving, trio.abc.HalfCloseableStream):
             return
         self._begin_sending()
         try:
-            done = await self._port.complete(Shutdown(self._key, socket.SHUT_WR))
+            done = await self._port.complete(Shutdown(self._key, sockets.SHUT_WR))
         except PortClosedError:
             raise self._closed_error() from None
         finally:
@@ -116,9 +116,9 @@ class SocketListener(Resource, trio.abc.Listener[SocketStream]):
     """
 
     #: The socket.  Only for what does not wait: names, options.
-    socket: socket.socket
+    socket: sockets.socket
 
-    def __init__(self, socket: socket.socket, *, on: TrioPort | None = None) -> None:
+    def __init__(self, socket: sockets.socket, *, on: TrioPort | None = None) -> None:
         _check_stream(socket, type(self))
         if not _listens(socket):
             raise ValueError("SocketListener requires a listening socket")
@@ -149,31 +149,24 @@ class SocketListener(Resource, trio.abc.Listener[SocketStream]):
         return f"<portio.trio.SocketListener {self.socket!r}>"
 
 
-_IPPROTO_TCP = socket.IPPROTO_TCP
-_TCP_NODELAY = socket.TCP_NODELAY
-_TCP_NOTSENT_LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
-_SOCK_STREAM = socket.SOCK_STREAM
-_socket_class = socket.socket
-
-
 def _check_stream(sock: Any, needed_by: type) -> None:
     name = needed_by.__name__
-    if not isinstance(sock, _socket_class):
+    if not isinstance(sock, sockets.socket):
         raise TypeError(f"{name} requires a socket of the socket module, not {sock!r}")
-    if sock.type != _SOCK_STREAM:
+    if sock.type != sockets.SOCK_STREAM:
         raise ValueError(f"{name} requires a SOCK_STREAM socket, not {sock!r}")
 
 
-def _listens(sock: socket.socket) -> bool:
+def _listens(sock: sockets.socket) -> bool:
     try:
-        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+        return bool(sock.getsockopt(sockets.SOL_SOCKET, sockets.SO_ACCEPTCONN))
     except OSError:  # where the system cannot tell, accepting will
         return True
 
 
-def taken_over(theirs: trio.socket.SocketType) -> socket.socket:
+def taken_over(theirs: trio.socket.SocketType) -> sockets.socket:
     """A socket of the `socket` module in place of trio's, which is no socket any more."""
     family, kind, protocol = theirs.family, theirs.type, theirs.proto
-    ours = socket.socket(family, kind, protocol, fileno=theirs.detach())
-    ours.setblocking(True)  # noqa: FBT003
+    ours = sockets.socket(family, kind, protocol, fileno=theirs.detach())
+    ours.setblocking(True)
     return ours

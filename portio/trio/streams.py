@@ -78,7 +78,7 @@ class Resource(trio.abc.AsyncResource):
 class Sending(Resource, trio.abc.SendStream):
     """The sending direction."""
 
-    _send_type: type[Send] | type[Write]
+    _send_type: type[Send | Write]
     _eof_sent = False
 
     def __init__(self, handle: HandleLike, on: TrioPort | None) -> None:

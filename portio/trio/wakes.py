@@ -36,6 +36,7 @@ import os
 import sys
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
@@ -135,6 +136,7 @@ class DescriptorWake(trio.abc.Instrument):
             raise
 
     def submitted(self) -> None:
+        """See `Wake`: the loop will not sleep before it has looked."""
         if self._dirty:
             return
         self._dirty = True
@@ -145,15 +147,12 @@ class DescriptorWake(trio.abc.Instrument):
         # and the descriptor tells of what is complete at once.
 
     def close(self) -> None:
-        try:
+        """See `Wake`."""
+        with suppress(KeyError, RuntimeError):  # it never was one; or the run is over
             trio.lowlevel.remove_instrument(self)
-        except (KeyError, RuntimeError):
-            pass  # it never was one; or the run is over
         if self._descriptor >= 0 and not self.port.closed:
-            try:
+            with suppress(RuntimeError):  # the run is over, and nobody watches
                 trio.lowlevel.notify_closing(self._descriptor)
-            except RuntimeError:
-                pass  # the run is over, and nobody watches
         self.port.close()
         self.submitted()  # lets the ticker end
 
@@ -171,7 +170,7 @@ class DescriptorWake(trio.abc.Instrument):
                 self._dirty = False
                 self._fetch()
         except BaseException as error:  # noqa: BLE001 (trio would only log it)
-            self._host.fail(error)
+            self._fail(error)
 
     def after_io_wait(self, timeout: float) -> None:
         """Fetches what has arrived while the loop slept."""
@@ -180,10 +179,17 @@ class DescriptorWake(trio.abc.Instrument):
                 self._fetched = True
                 self._fetch()
             except BaseException as error:  # noqa: BLE001 (as above)
-                self._host.fail(error)
+                self._fail(error)
 
     def after_run(self) -> None:
+        """The run has ended."""
         self._host.end()
+
+    def _fail(self, error: BaseException) -> None:
+        """The port cannot be used: somebody has closed it behind our back, say."""
+        self._host.fail(error)
+        # The loop may be about to sleep, and must see what was scheduled just now.
+        trio.lowlevel.current_trio_token().run_sync_soon(bool)
 
     def _fetch(self) -> None:
         while True:
@@ -196,6 +202,7 @@ class DescriptorWake(trio.abc.Instrument):
     # ---- system tasks ----
 
     def revive(self) -> bool:
+        """See `Wake`."""
         if self.port.closed:
             return True  # there is nothing to carry
         try:
@@ -206,6 +213,7 @@ class DescriptorWake(trio.abc.Instrument):
         return True
 
     async def watch(self) -> None:
+        """See `Wake`; a system task, as a rule."""
         self.attended = True
         try:
             await self._watch_until_cancelled()
@@ -228,6 +236,8 @@ class DescriptorWake(trio.abc.Instrument):
 
     async def _wait_and_fetch(self) -> None:
         await trio.lowlevel.wait_readable(self._descriptor)
+        if self.port.closed:  # since this task was scheduled
+            raise trio.ClosedResourceError
         if not self._fetched:
             self._fetch()
 
@@ -268,24 +278,27 @@ class ThreadWake(trio.abc.Instrument):
             raise
 
     def submitted(self) -> None:
-        pass  # the thread is in the port already
+        """See `Wake`."""
+        # The thread is in the port already.
 
     def revive(self) -> bool:
+        """See `Wake`."""
         return True
 
     async def watch(self) -> None:
+        """See `Wake`."""
         raise AssertionError("the thread watches")
 
     def close(self) -> None:
-        try:
+        """See `Wake`."""
+        with suppress(KeyError, RuntimeError):  # as above
             trio.lowlevel.remove_instrument(self)
-        except (KeyError, RuntimeError):
-            pass
         self.port.close()  # which wakes the thread
         self._thread.join()
         self._arrived.clear()
 
     def after_run(self) -> None:
+        """The run has ended."""
         self._host.end()
 
     def _serve(self, port: portio.Port) -> None:
