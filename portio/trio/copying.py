@@ -145,7 +145,7 @@ async def _send_by_system(
     offset: int,
     count: int | None,
 ) -> int:
-    stream._begin_sending()
+    await stream._begin_sending()
     try:
         operation = SendFile(stream._key, file, offset, count)
         done: Completion[int] = await stream._port.complete(operation)

@@ -30,6 +30,8 @@ from trio.lowlevel import (
     ParkingLot,
     RunVar,
     Task,
+    cancel_shielded_checkpoint,
+    checkpoint,
     checkpoint_if_cancelled,
     current_task,
     enable_ki_protection,
@@ -120,7 +122,11 @@ class TrioPort:
         wake = self._wake
         if not (wake.attended or wake.revive()):
             return await self._complete_watching(operation, cancelled)
-        self._port.submit(operation)
+        try:
+            self._port.submit(operation)
+        except BaseException:
+            await checkpoint()
+            raise
         wake.submitted()
         raise_cancel: RaiseCancelT | None = None
 
@@ -168,7 +174,7 @@ class TrioPort:
                 raise port_closed()
             await self._takers.park()
         completion = self._unclaimed.popleft()
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        await cancel_shielded_checkpoint()
         return completion
 
     def __aiter__(self) -> Self:

@@ -58,7 +58,7 @@ class SocketStream(Sending, Receiving, trio.abc.HalfCloseableStream):
         if self._eof_sent and not self._closed:
             await checkpoint()
             return
-        self._begin_sending()
+        await self._begin_sending()
         try:
             done = await self._port.complete(Shutdown(self._key, sockets.SHUT_WR))
         except PortClosedError:
@@ -135,7 +135,8 @@ class SocketListener(Resource, trio.abc.Listener[SocketStream]):
         connections that failed early as well as for a lack of descriptors;
         `trio.serve_listeners` knows how to treat them.
         """
-        self._check_open()
+        if self._closed:
+            await self._refuse()
         try:
             done = await self._port.complete(Accept(self._key))
         except PortClosedError:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
@@ -57,9 +57,10 @@ class Resource(trio.abc.AsyncResource):
         self.close()
         await checkpoint()
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError(f"this {type(self).__name__} was already closed")
+    async def _refuse(self, reason: str = "") -> NoReturn:
+        """Raises what a closed stream raises; a checkpoint."""
+        await checkpoint()
+        raise trio.ClosedResourceError(reason or f"this {type(self).__name__} was already closed")
 
     def _closed_error(self) -> trio.ClosedResourceError:
         return trio.ClosedResourceError(f"another task closed this {type(self).__name__}")
@@ -95,11 +96,10 @@ class Sending(Resource, trio.abc.SendStream):
         Raises `trio.BusyResourceError`, `trio.ClosedResourceError`,
         `trio.BrokenResourceError`.
         """
-        self._begin_sending()
+        await self._begin_sending()
         try:
             if not len(data):  # type: ignore[arg-type]
                 await checkpoint()
-                self._check_open()
                 return
             done = await self._port.complete(self._send_type(self._key, data))
         except PortClosedError:
@@ -114,7 +114,7 @@ class Sending(Resource, trio.abc.SendStream):
 
         Raises what `send_all` raises.
         """
-        self._begin_sending()
+        await self._begin_sending()
         try:
             if sys.platform == "win32":
                 await checkpoint()  # the system cannot tell of pipes
@@ -123,14 +123,16 @@ class Sending(Resource, trio.abc.SendStream):
         finally:
             self._sending = False
 
-    def _begin_sending(self) -> None:
+    async def _begin_sending(self) -> None:
+        """The first task may; not a checkpoint if it may."""
         if self._sending:
             raise trio.BusyResourceError(
                 f"another task is currently sending data on this {type(self).__name__}"
             )
-        self._check_open()
+        if self._closed:
+            await self._refuse()
         if self._eof_sent:
-            raise trio.ClosedResourceError("can't send data after sending EOF")
+            await self._refuse("can't send data after sending EOF")
         self._sending = True
 
 
@@ -165,7 +167,8 @@ class Receiving(Resource, trio.abc.ReceiveStream):
             raise trio.BusyResourceError(
                 f"another task is currently receiving data on this {type(self).__name__}"
             )
-        self._check_open()
+        if self._closed:
+            await self._refuse()
         receive, lender = self._receive, self._port.lender
         lent = lender.lend() if max_bytes <= SIZE else memoryview(bytearray(max_bytes))
         receive.buffer = lent[:max_bytes] if max_bytes < SIZE else lent

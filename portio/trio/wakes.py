@@ -95,7 +95,7 @@ class Wake(Protocol):
         """Starts again to carry packets by itself; whether that is possible."""
         ...
 
-    async def watch(self) -> None:
+    async def watch(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carries packets until it is cancelled and no task waits any more."""
         ...
 
@@ -212,9 +212,10 @@ class DescriptorWake(trio.abc.Instrument):
         self.attended = True
         return True
 
-    async def watch(self) -> None:
+    async def watch(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See `Wake`; a system task, as a rule."""
         self.attended = True
+        task_status.started()
         try:
             await self._watch_until_cancelled()
         except trio.ClosedResourceError:
@@ -224,13 +225,13 @@ class DescriptorWake(trio.abc.Instrument):
 
     async def _watch_until_cancelled(self) -> None:
         try:
-            while True:
+            while not self.port.closed:
                 await self._wait_and_fetch()
         except trio.Cancelled:
             # The main task has ended.  Others may be on their way out, and wait for
             # operations to end.
             with trio.CancelScope(shield=True):
-                while self._host.waiting:
+                while self._host.waiting and not self.port.closed:
                     await self._wait_and_fetch()
             raise
 
@@ -285,8 +286,9 @@ class ThreadWake(trio.abc.Instrument):
         """See `Wake`."""
         return True
 
-    async def watch(self) -> None:
+    async def watch(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See `Wake`."""
+        del task_status
         raise AssertionError("the thread watches")
 
     def close(self) -> None:
@@ -306,7 +308,10 @@ class ThreadWake(trio.abc.Instrument):
         while True:
             try:
                 packets = port.get_many(MOST)
-            except PortClosedError:
+            except PortClosedError as error:
+                with suppress(trio.RunFinishedError):
+                    # By `close`, and nobody waits any more; or behind our back.
+                    self._token.run_sync_soon(self._host.fail, error)
                 return
             self._arrived.append(packets)
             try:
