@@ -21,6 +21,7 @@ it came.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import warnings
@@ -218,7 +219,7 @@ class BinaryFile(trio.abc.AsyncResource):
             return await self._read_line(-1 if size is None else size)
 
     async def readlines(self, hint: int | None = -1, /) -> list[bytes]:
-        """Reads lines, until their bytes are `hint` or more."""
+        """Reads lines, until their bytes are more than `hint`."""
         return [line async for line in lines_of(self, hint)]
 
     async def peek(self, size: int = 0, /) -> bytes:  # noqa: ARG002 (as Python's)
@@ -335,8 +336,7 @@ class BinaryFile(trio.abc.AsyncResource):
             warnings.warn(
                 f"unclosed {self!r}: {len(self._pending)} bytes were not written",
                 ResourceWarning,
-                source=self,
-                stacklevel=2,
+                stacklevel=2,  # without `source`, which would keep the file itself alive
             )
 
     def __repr__(self) -> str:
@@ -585,16 +585,16 @@ class BinaryFile(trio.abc.AsyncResource):
         else:  # holes
             position = os.lseek(self._file.fileno(), target, whence)
         if position < 0:
-            raise ValueError(f"negative seek position {position}")
+            raise OSError(errno.EINVAL, f"negative seek position {position}")
         self._position = position
         return position
 
 
 async def lines_of(file: Any, hint: int | None) -> AsyncIterator[Any]:
-    """Lines, until their length is `hint` or more."""
+    """Lines, until their length is more than `hint`."""
     size = 0
     async for line in file:
         yield line
         size += len(line)
-        if hint is not None and 0 < hint <= size:
+        if hint is not None and 0 < hint < size:
             return

@@ -106,7 +106,8 @@ class _Copy:
                 self._ended = True
             if count:
                 write.buffer = memory[:count]
-                self.copied += await self._port.run(write)
+                written = await self._port.run(write)
+                self.copied += written  # in a step of its own, without a wait in it
 
 
 async def send_file(

@@ -188,7 +188,7 @@ class TextFile(trio.abc.AsyncResource):
             return await self._read_line(-1 if size is None else size)
 
     async def readlines(self, hint: int | None = -1, /) -> list[str]:
-        """Reads lines, until they have `hint` characters or more."""
+        """Reads lines, until they have more than `hint` characters."""
         return [line async for line in lines_of(self, hint)]
 
     def __aiter__(self) -> Self:
