@@ -40,6 +40,7 @@ from trio.lowlevel import (
 )
 
 from portio.errors import OperationCancelledError, PortClosedError, port_closed
+from portio.operations import Accept, Connect, Recv, RecvFrom, Timer
 from portio.trio.memory import Lender
 from portio.trio.wakes import make_wake
 
@@ -56,6 +57,9 @@ if TYPE_CHECKING:
     from portio.port import Port
 
 __all__ = ["TrioPort", "current_port", "port_of", "run"]
+
+#: What waits for somebody else, as a rule.
+_PATIENT = (Recv, RecvFrom, Accept, Connect, Timer)
 
 T = TypeVar("T")
 
@@ -80,6 +84,11 @@ class TrioPort:
         self._wake = make_wake(self, backend)
         self._port = self._wake.port
         _by_port[self._port] = self
+
+    @property
+    def sleeps(self) -> int:
+        """How often trio's loop has slept, as far as that is known."""
+        return self._wake.sleeps
 
     @property
     def port(self) -> Port:
@@ -112,11 +121,16 @@ class TrioPort:
         self,
         operation: Operation[T],
         cancelled: Callable[[Completion[T]], object] | None = None,
+        *,
+        patient: bool | None = None,
     ) -> Completion[T]:
         """The same, but gives the completion, which tells of an error and does not raise it.
 
         Just before `Cancelled` is raised for an operation that was started, `cancelled`
         is called with its completion, which says how many bytes were moved.
+
+        `patient` says whether the operation is likely to wait for somebody else, and not
+        to be complete at once; None goes by its class.  It only matters for speed.
         """
         await checkpoint_if_cancelled()
         wake = self._wake
@@ -127,14 +141,16 @@ class TrioPort:
         except BaseException:
             await checkpoint()
             raise
-        wake.submitted()
+        if patient is None:
+            patient = isinstance(operation, _PATIENT)
+        wake.submitted(patient)
         raise_cancel: RaiseCancelT | None = None
 
         def abort(raise_it: RaiseCancelT) -> Abort:
             nonlocal raise_cancel
             raise_cancel = raise_it
             operation.cancel()
-            wake.submitted()
+            wake.submitted(False)
             return Abort.FAILED
 
         self._waiting[id(operation)] = current_task()
@@ -161,7 +177,7 @@ class TrioPort:
         Raises what `Port.submit` raises.
         """
         self._port.submit(*operations)
-        self._wake.submitted()
+        self._wake.submitted(False)
 
     async def get(self) -> Completion[Any]:
         """Waits for the next packet that was posted, or whose operation `submit` has started.
@@ -195,7 +211,7 @@ class TrioPort:
     def close_key(self, key: CompletionKey) -> None:
         """Closes a key of this port, `CompletionKey.close`, and has its operations end."""
         key.close()
-        self._wake.submitted()
+        self._wake.submitted(False)
 
     # ---- the end ----
 

@@ -142,6 +142,7 @@ class Receiving(Resource, trio.abc.ReceiveStream):
     def __init__(self, handle: HandleLike, on: TrioPort | None) -> None:
         super().__init__(handle, on)
         self._receiving = False
+        self._patient = True  # nothing is there yet, as a rule
         self._receive = self._make_receive()
 
     def _make_receive(self) -> Recv | Read:
@@ -173,8 +174,11 @@ class Receiving(Resource, trio.abc.ReceiveStream):
         lent = lender.lend() if max_bytes <= SIZE else memoryview(bytearray(max_bytes))
         receive.buffer = lent[:max_bytes] if max_bytes < SIZE else lent
         self._receiving = True
+        port = self._port
+        sleeps = port.sleeps
         try:
-            done = await self._port.complete(receive)
+            done = await port.complete(receive, patient=self._patient)
+            self._patient = port.sleeps != sleeps  # the next one will be like this one
             if done._outcome is None:
                 return lent[: done.nbytes].tobytes()
         except PortClosedError:

@@ -87,8 +87,14 @@ class Wake(Protocol):
     #: of asynchronous generators run and there are no system tasks any more.
     attended: bool
 
-    def submitted(self) -> None:
-        """Operations were started or cancelled, in this batch of tasks."""
+    #: How often the loop has slept; 0 where that is of no interest.
+    sleeps: int
+
+    def submitted(self, patient: bool, /) -> None:
+        """Operations were started or cancelled, in this batch of tasks.
+
+        `patient`: they are likely to wait for somebody else, and not to be complete at once.
+        """
         ...
 
     def revive(self) -> bool:
@@ -122,7 +128,9 @@ class DescriptorWake(trio.abc.Instrument):
         self.port = portio.Port(backend=backend, thread_bound=True, lazy_submit=True)
         self._host = host
         self._descriptor = -1
-        self._dirty = False  # something was submitted since the last look at the port
+        self._dirty = False  # something was submitted that may be complete already
+        self._unsent = False  # something was submitted
+        self.sleeps = 0
         self._fetched = False  # packets were fetched since the loop began to sleep
         self._ticker: Task | None = None  # while it can be scheduled
         self.attended = False  # there is a watcher
@@ -135,16 +143,19 @@ class DescriptorWake(trio.abc.Instrument):
             self.close()
             raise
 
-    def submitted(self) -> None:
-        """See `Wake`: the loop will not sleep before it has looked."""
+    def submitted(self, patient: bool, /) -> None:
+        """See `Wake`: unless all are patient, the loop will not sleep before it has looked."""
+        if patient:
+            self._unsent = True
+            return
         if self._dirty:
             return
         self._dirty = True
         if self._ticker is not None:
             ticker, self._ticker = self._ticker, None
             reschedule(ticker)
-        # Without it the loop may sleep: then the submission is only handed over,
-        # and the descriptor tells of what is complete at once.
+        # Without it the loop may sleep, as for patient operations: then they are only
+        # handed over, and the descriptor tells of what is complete all the same.
 
     def close(self) -> None:
         """See `Wake`."""
@@ -154,7 +165,7 @@ class DescriptorWake(trio.abc.Instrument):
             with suppress(RuntimeError):  # the run is over, and nobody watches
                 trio.lowlevel.notify_closing(self._descriptor)
         self.port.close()
-        self.submitted()  # lets the ticker end
+        self.submitted(False)  # lets the ticker end
 
     # ---- around the loop's wait ----
 
@@ -164,11 +175,15 @@ class DescriptorWake(trio.abc.Instrument):
             self._fetched = False
             if timeout > 0:
                 # What is complete now has to stay: the loop sleeps, and must be woken.
-                self._dirty = False
+                self._dirty = self._unsent = False
+                self.sleeps += 1
                 self.port.flush()
             elif self._dirty:
-                self._dirty = False
+                self._dirty = self._unsent = False
                 self._fetch()
+            elif self._unsent:
+                self._unsent = False
+                self.port.flush()
         except BaseException as error:  # noqa: BLE001 (trio would only log it)
             self._fail(error)
 
@@ -264,6 +279,7 @@ class ThreadWake(trio.abc.Instrument):
     def __init__(self, host: Host, backend: str | None) -> None:
         self.port = portio.Port(backend=backend)
         self.attended = True
+        self.sleeps = 0
         self._host = host
         self._token = trio.lowlevel.current_trio_token()
         #: What the thread has taken.  It appends, trio's thread takes away.
@@ -278,7 +294,7 @@ class ThreadWake(trio.abc.Instrument):
             self.port.close()
             raise
 
-    def submitted(self) -> None:
+    def submitted(self, patient: bool, /) -> None:
         """See `Wake`."""
         # The thread is in the port already.
 
