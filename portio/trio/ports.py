@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from portio.operations.base import Operation
     from portio.port import Port
 
-__all__ = ["TrioPort", "current_port", "port_of", "run"]
+__all__ = ["TrioPort", "Waiter", "current_port", "port_of", "run"]
 
 #: What waits for somebody else, as a rule.
 _PATIENT = (Recv, RecvFrom, Accept, Connect, Timer)
@@ -133,32 +133,19 @@ class TrioPort:
         to be complete at once; None goes by its class.  It only matters for speed.
         """
         await checkpoint_if_cancelled()
-        wake = self._wake
-        if not (wake.attended or wake.revive()):
+        if patient is None:
+            patient = isinstance(operation, _PATIENT)
+        waiter = Waiter(self, operation)
+        if not waiter.may_start():
             return await self._complete_watching(operation, cancelled)
         try:
-            self._port.submit(operation)
+            waiter.start(patient)
         except BaseException:
             await checkpoint()
             raise
-        if patient is None:
-            patient = isinstance(operation, _PATIENT)
-        wake.submitted(patient)
-        raise_cancel: RaiseCancelT | None = None
-
-        def abort(raise_it: RaiseCancelT) -> Abort:
-            nonlocal raise_cancel
-            raise_cancel = raise_it
-            operation.cancel()
-            wake.submitted(False)
-            return Abort.FAILED
-
-        self._waiting[id(operation)] = current_task()
-        completion: Completion[T] = await wait_task_rescheduled(abort)
-        if raise_cancel is not None and isinstance(completion.error, OperationCancelledError):
-            if cancelled is not None:
-                cancelled(completion)
-            raise_cancel()
+        completion: Completion[T] = await wait_task_rescheduled(waiter.abort)
+        if waiter.raise_cancel is not None:
+            waiter.end(completion, cancelled)
         return completion
 
     async def _complete_watching(
@@ -267,6 +254,64 @@ class TrioPort:
         """The run is over: nobody is left who could wait."""
         _by_port.pop(self._port, None)
         self._wake.close()
+
+
+class Waiter:
+    """One operation and the task that waits for it, in steps that cost little.
+
+    `TrioPort.complete` is the rule.  Streams, which use one operation again and again,
+    keep its waiter and take the steps themselves, which saves a coroutine each time:
+
+        await checkpoint_if_cancelled()
+        if waiter.may_start():
+            waiter.start(patient)
+            completion = await wait_task_rescheduled(waiter.abort)
+            if waiter.raise_cancel is not None:
+                waiter.end(completion)
+
+    all of it protected from KeyboardInterrupt.
+    """
+
+    __slots__ = ("_operation", "_port", "_submit", "_wake", "raise_cancel")
+
+    def __init__(self, port: TrioPort, operation: Operation[Any]) -> None:
+        self._port = port
+        self._submit = port._port.submit
+        self._wake = port._wake
+        self._operation = operation
+        #: Set when trio has asked for the end of the wait.
+        self.raise_cancel: RaiseCancelT | None = None
+
+    def may_start(self) -> bool:
+        """Whether completions reach the run; if not, `TrioPort.complete` knows a way."""
+        return self._wake.attended or self._wake.revive()
+
+    def start(self, patient: bool, /) -> None:  # noqa: FBT001
+        """Submits the operation; raises what `Port.submit` raises."""
+        operation = self._operation
+        self._submit(operation)
+        self._wake.submitted(patient)
+        self.raise_cancel = None
+        self._port._waiting[id(operation)] = current_task()
+
+    def abort(self, raise_cancel: RaiseCancelT) -> Abort:
+        """Trio wants the wait to end."""
+        self.raise_cancel = raise_cancel
+        self._operation.cancel()
+        self._wake.submitted(False)
+        return Abort.FAILED
+
+    def end(
+        self,
+        completion: Completion[T],
+        cancelled: Callable[[Completion[T]], object] | None = None,
+    ) -> None:
+        """Raises `Cancelled`, unless the operation was faster."""
+        raise_cancel, self.raise_cancel = self.raise_cancel, None
+        if raise_cancel is not None and isinstance(completion.error, OperationCancelledError):
+            if cancelled is not None:
+                cancelled(completion)
+            raise_cancel()
 
 
 #: The ports that have not been closed, for `run`.

@@ -17,11 +17,16 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
-from trio.lowlevel import checkpoint, enable_ki_protection
+from trio.lowlevel import (
+    checkpoint,
+    checkpoint_if_cancelled,
+    enable_ki_protection,
+    wait_task_rescheduled,
+)
 
 from portio.errors import OperationCancelledError, PortClosedError
 from portio.trio.memory import SIZE
-from portio.trio.ports import TrioPort, current_port
+from portio.trio.ports import TrioPort, Waiter, current_port
 
 if TYPE_CHECKING:
     from portio.buffers import Buffers
@@ -85,6 +90,8 @@ class Sending(Resource, trio.abc.SendStream):
     def __init__(self, handle: HandleLike, on: TrioPort | None) -> None:
         super().__init__(handle, on)
         self._sending = False
+        self._send = self._send_type(self._key, b"")
+        self._send_waiter = Waiter(self._port, self._send)
 
     @enable_ki_protection
     async def send_all(self, data: Buffers) -> None:
@@ -96,16 +103,28 @@ class Sending(Resource, trio.abc.SendStream):
         Raises `trio.BusyResourceError`, `trio.ClosedResourceError`,
         `trio.BrokenResourceError`.
         """
-        await self._begin_sending()
+        if self._sending or self._closed or self._eof_sent:
+            await self._refuse_sending()
+        self._sending = True
+        send, waiter = self._send, self._send_waiter
         try:
             if not len(data):  # type: ignore[arg-type]
                 await checkpoint()
                 return
-            done = await self._port.complete(self._send_type(self._key, data))
+            await checkpoint_if_cancelled()
+            send.buffer = data
+            if waiter.may_start():
+                waiter.start(False)
+                done: Completion[int] = await wait_task_rescheduled(waiter.abort)
+                if waiter.raise_cancel is not None:
+                    waiter.end(done)
+            else:
+                done = await self._port.complete(send)
         except PortClosedError:
             raise self._closed_error() from None
         finally:
             self._sending = False
+            send.buffer = b""
         if done._outcome is not None and done.error is not None:
             raise self._failure(done)
 
@@ -124,16 +143,17 @@ class Sending(Resource, trio.abc.SendStream):
             self._sending = False
 
     async def _begin_sending(self) -> None:
-        """The first task may; not a checkpoint if it may."""
+        """The first task may, while the stream is open; not a checkpoint if it may."""
+        if self._sending or self._closed or self._eof_sent:
+            await self._refuse_sending()
+        self._sending = True
+
+    async def _refuse_sending(self) -> NoReturn:
         if self._sending:
             raise trio.BusyResourceError(
                 f"another task is currently sending data on this {type(self).__name__}"
             )
-        if self._closed:
-            await self._refuse()
-        if self._eof_sent:
-            await self._refuse("can't send data after sending EOF")
-        self._sending = True
+        await self._refuse("" if self._closed else "can't send data after sending EOF")
 
 
 class Receiving(Resource, trio.abc.ReceiveStream):
@@ -143,7 +163,9 @@ class Receiving(Resource, trio.abc.ReceiveStream):
         super().__init__(handle, on)
         self._receiving = False
         self._patient = True  # nothing is there yet, as a rule
+        self._wake = self._port._wake
         self._receive = self._make_receive()
+        self._receive_waiter = Waiter(self._port, self._receive)
 
     def _make_receive(self) -> Recv | Read:
         """The operation that receives, used again and again."""
@@ -170,15 +192,26 @@ class Receiving(Resource, trio.abc.ReceiveStream):
             )
         if self._closed:
             await self._refuse()
-        receive, lender = self._receive, self._port.lender
-        lent = lender.lend() if max_bytes <= SIZE else memoryview(bytearray(max_bytes))
+        await checkpoint_if_cancelled()
+        receive, waiter = self._receive, self._receive_waiter
+        idle = self._port.lender.idle
+        if max_bytes > SIZE:
+            lent = memoryview(bytearray(max_bytes))
+        else:
+            lent = idle.pop() if idle else self._port.lender.lend()
         receive.buffer = lent[:max_bytes] if max_bytes < SIZE else lent
         self._receiving = True
-        port = self._port
-        sleeps = port.sleeps
         try:
-            done = await port.complete(receive, patient=self._patient)
-            self._patient = port.sleeps != sleeps  # the next one will be like this one
+            if waiter.may_start():
+                wake = self._wake
+                sleeps = wake.sleeps
+                waiter.start(self._patient)
+                done: Completion[int] = await wait_task_rescheduled(waiter.abort)
+                self._patient = wake.sleeps != sleeps  # the next one will be like this one
+                if waiter.raise_cancel is not None:
+                    waiter.end(done)
+            else:
+                done = await self._port.complete(receive)
             if done._outcome is None:
                 return lent[: done.nbytes].tobytes()
         except PortClosedError:
@@ -187,7 +220,7 @@ class Receiving(Resource, trio.abc.ReceiveStream):
             self._receiving = False
             receive.buffer = b""
             if max_bytes <= SIZE:
-                lender.take_back(lent)
+                self._port.lender.take_back(lent)
         if done.error is not None:
             raise self._failure(done)
         return bytes(lent[: done.nbytes])

@@ -90,7 +90,7 @@ class Wake(Protocol):
     #: How often the loop has slept; 0 where that is of no interest.
     sleeps: int
 
-    def submitted(self, patient: bool, /) -> None:
+    def submitted(self, patient: bool, /) -> None:  # noqa: FBT001
         """Operations were started or cancelled, in this batch of tasks.
 
         `patient`: they are likely to wait for somebody else, and not to be complete at once.
@@ -143,7 +143,7 @@ class DescriptorWake(trio.abc.Instrument):
             self.close()
             raise
 
-    def submitted(self, patient: bool, /) -> None:
+    def submitted(self, patient: bool, /) -> None:  # noqa: FBT001
         """See `Wake`: unless all are patient, the loop will not sleep before it has looked."""
         if patient:
             self._unsent = True
@@ -294,7 +294,7 @@ class ThreadWake(trio.abc.Instrument):
             self.port.close()
             raise
 
-    def submitted(self, patient: bool, /) -> None:
+    def submitted(self, patient: bool, /) -> None:  # noqa: FBT001
         """See `Wake`."""
         # The thread is in the port already.
 
