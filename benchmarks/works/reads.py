@@ -97,7 +97,12 @@ WORK = Work(
         Metric("cpu", "CPU, µs", 1e6, 2),
         Metric("rate", "MiB/s", 1 / MIB, 0),
     ),
-    references=(subjects.C_IO_URING, "os.preadv", subjects.TRIO_THREAD, subjects.ASYNCIO_CAIO),
+    references=(
+        subjects.C_IO_URING,
+        "os.preadv",
+        subjects.TRIO_THREAD,
+        subjects.ASYNCIO_CAIO,
+    ),
     measure=_measure,
     goals=tuple(_goals()),
     prepare=_prepare,

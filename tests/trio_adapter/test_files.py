@@ -63,7 +63,7 @@ class Twins:
 
 @asynccontextmanager
 async def twins(port: TrioPort, folder: Path, *args: Any, **options: Any) -> AsyncIterator[Twins]:
-    with open(folder / "theirs", *args, **options) as theirs:  # noqa: ASYNC230
+    with open(folder / "theirs", *args, **options) as theirs:
         async with await open_file(folder / "ours", *args, on=port, **options) as ours:
             yield Twins(ours, theirs)
 
@@ -172,7 +172,7 @@ async def test_text_files(
 async def test_lines(trio_port: MakePort, tmp_path: Path) -> None:
     (tmp_path / "file").write_text(TEXT, encoding="utf-8", newline="")
     async with trio_port() as port:
-        with open(tmp_path / "file", encoding="utf-8") as theirs:  # noqa: ASYNC230
+        with open(tmp_path / "file", encoding="utf-8") as theirs:
             wanted = list(theirs)
         async with await open_file(tmp_path / "file", encoding="utf-8", on=port) as file:
             assert isinstance(file, TextFile)
