@@ -85,7 +85,8 @@ WORK = Work(
     title="File reads",
     notes=(
         "Time and CPU (user and system, all threads) for each read of a file that is in the "
-        "page cache, or has just been evicted from it. pread and preadv have one read in flight whatever the row says."
+        "page cache, or has just been evicted from it. pread and preadv have one read in flight "
+        "whatever the row says."
     ),
     cases=(
         *(_case(order, depth) for order in BLOCKS for depth in (1, 32, 128)),

@@ -79,5 +79,5 @@ async def files(path: Path, stream: trio.abc.SendStream, mode: str) -> None:
         assert_type([line async for line in file], list[bytes])
         assert_type(await send_file(stream, file, 0, 10), int)
     assert_type(await open_file(path, mode), TextFile | BinaryFile)
-    await open_file(path, "rb", encoding="utf-8")  # type: ignore[call-overload]
+    await open_file(path, "rb", encoding="utf-8")
     assert_type(await copy_file(path, "target"), int)
