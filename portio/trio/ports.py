@@ -164,6 +164,8 @@ class TrioPort:
         Raises what `Port.submit` raises.
         """
         self._port.submit(*operations)
+        if not self._wake.attended:
+            self._wake.revive()
         self._wake.submitted(False)
 
     async def get(self) -> Completion[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket as sockets  # `socket` is an attribute and an argument here
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from portio.trio.ports import TrioPort
 
-__all__ = ["SocketListener", "SocketStream", "taken_over"]
+__all__ = ["SocketListener", "SocketStream", "adopt", "taken_over"]
 
 
 class SocketStream(Sending, Receiving, trio.abc.HalfCloseableStream):
@@ -144,7 +144,7 @@ class SocketListener(Resource, trio.abc.Listener[SocketStream]):
         if done.error is not None:
             failure = self._failure(done)
             raise failure if isinstance(failure, trio.ClosedResourceError) else done.error
-        return SocketStream(done.result(), on=self._port)
+        return adopt(SocketStream, done.result(), self._port)
 
     def __repr__(self) -> str:
         return f"<portio.trio.SocketListener {self.socket!r}>"
@@ -171,3 +171,15 @@ def taken_over(theirs: trio.socket.SocketType) -> sockets.socket:
     ours = sockets.socket(family, kind, protocol, fileno=theirs.detach())
     ours.setblocking(True)
     return ours
+
+
+_R = TypeVar("_R", SocketStream, SocketListener)
+
+
+def adopt(kind: type[_R], sock: sockets.socket, port: TrioPort) -> _R:
+    """A stream or a listener of a socket that nobody else knows; closes it when that fails."""
+    try:
+        return kind(sock, on=port)
+    except BaseException:
+        sock.close()
+        raise

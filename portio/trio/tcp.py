@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from portio.trio.ports import TrioPort, current_port
-from portio.trio.sockets import SocketListener, SocketStream, taken_over
+from portio.trio.sockets import SocketListener, SocketStream, adopt, taken_over
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,7 +35,7 @@ async def open_tcp_stream(
     theirs = await trio.open_tcp_stream(
         host, port, happy_eyeballs_delay=happy_eyeballs_delay, local_address=local_address
     )
-    return SocketStream(taken_over(theirs.socket), on=serving)
+    return adopt(SocketStream, taken_over(theirs.socket), serving)
 
 
 async def open_tcp_listeners(
@@ -51,7 +51,16 @@ async def open_tcp_listeners(
     """
     serving = current_port() if on is None else on
     theirs = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
-    return [SocketListener(taken_over(listener.socket), on=serving) for listener in theirs]
+    ours: list[SocketListener] = []
+    try:
+        for listener in theirs:
+            ours.append(adopt(SocketListener, taken_over(listener.socket), serving))  # noqa: PERF401
+    except BaseException:
+        for opened in [*ours, *theirs]:
+            with trio.CancelScope(shield=True):
+                await opened.aclose()
+        raise
+    return ours
 
 
 async def serve_tcp(
