@@ -146,7 +146,10 @@ class BinaryFile(trio.abc.AsyncResource):
         self._check_readable()
         if self._pending:
             await self.flush()
-        count: int = await self._carry_out(Read(self._key, buffers, offset))
+        done = await self._port.complete(Read(self._key, buffers, offset))
+        if done._outcome is None:
+            return done.nbytes
+        count: int = self._result(done)
         return count
 
     async def write_at(self, offset: int, buffers: Buffers) -> int:
