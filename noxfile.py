@@ -118,6 +118,15 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def guard(session: nox.Session) -> None:
+    """Count the instructions of the hot paths, and compare them with the record."""
+    if shutil.which("valgrind") is None:
+        session.skip("valgrind, which counts them, is not installed (Debian: valgrind)")
+    session.install("--editable", ".")
+    session.run("python", "-m", "benchmarks.guard", *session.posargs)
+
+
+@nox.session
 def sanitizers(session: nox.Session) -> None:
     """Run the test suite on engines built with AddressSanitizer and UBSan."""
     if shutil.which("gcc") is None:

@@ -35,7 +35,16 @@ if TYPE_CHECKING:
     from portio.completion import Completion
     from portio.operations.base import Entry
 
-__all__ = ["GENERATION", "NUDGE", "TOKENS", "Engine", "Posted", "raise_forked"]
+__all__ = [
+    "GENERATION",
+    "NUDGE",
+    "POSTED",
+    "TOKENS",
+    "Engine",
+    "Posted",
+    "following",
+    "raise_forked",
+]
 
 GENERATION = 1 << 24  # one life of a slot
 TOKENS = 2**63 - 1  # bit 63 of a token is clear; after 2**39 lives a slot starts again
@@ -43,9 +52,16 @@ MOST_SLOTS = 1 << 24
 FIRST_SLOTS = 64
 
 #: What `_pending` has for a posted packet; without a completion it is a nudge
-#: (packets.py).
-Posted: TypeAlias = "tuple[None, Completion[Any] | None]"
-NUDGE: Posted = (None, None)
+#: (packets.py).  The last item stands where an operation says how to settle, so
+#: that one look tells both from an operation whose result is its bytes.
+Posted: TypeAlias = "tuple[None, Completion[Any] | None, str]"
+POSTED = "posted"
+NUDGE: Posted = (None, None, POSTED)
+
+
+def following(token: int) -> int:
+    """The next life of the same slot."""
+    return (token + GENERATION) & TOKENS
 
 
 class Engine:
@@ -68,7 +84,6 @@ class Engine:
         "_owner",
         "_pending",
         "_slots",
-        "_unqueued",
     )
 
     _native: CData
@@ -84,7 +99,6 @@ class Engine:
     _from_buffer: Callable[..., CData]
     _chars: CData  # the type char[]
     _null: CData
-    _unqueued: int  # PORTIO_UNQUEUED
 
     _free: list[int]
     _pending: dict[int, Entry | Posted]
@@ -100,7 +114,6 @@ class Engine:
         self._from_buffer = native.ffi.from_buffer
         self._chars = native.ffi.typeof("char[]")
         self._null = native.ffi.NULL
-        self._unqueued = native.lib.PORTIO_UNQUEUED
         self._pending = {}
         self._free = []
         self._slots = 1  # slot 0 is the engine's

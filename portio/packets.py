@@ -22,12 +22,9 @@ referred to by a local variable alone across a call.  The rules:
 - Other threads, and who watches `fileno`, learn of rescued packets by a *nudge*,
   a posted packet that is never delivered.
 
-What remains: a signal that arrives after Python has looked for signals the last
-time, and before the thread sleeps in the system, a few hundred nanoseconds later,
-is only noticed when something else ends the sleep.  Every blocking call of Python
-has this window (a second Ctrl-C ends the wait); a program that must not have it
-waits for `signal.set_wakeup_fd` and `Port.fileno` together, as event loops do.
-There is no polling to hide it.
+That a signal is not missed as the main thread falls asleep is the matter of
+listening.py: where the engine would sleep it says so, and is asked again through
+`_listening_get`.
 
 A thread-bound port takes a batch when one packet is asked for and keeps the rest
 as records (`_kept`, of which `_left` numbers are not used yet), so operations stay
@@ -48,8 +45,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from portio import errors
 from portio.completion import DROPPED, ERROR_MASK, Completion, Outcome
-from portio.engine import GENERATION, NUDGE, TOKENS, Engine
+from portio.engine import GENERATION, NUDGE, POSTED, TOKENS, Engine, following
 from portio.keys import CompletionKey
+from portio.listening import listen
+from portio.operations.base import QUIET, UNQUEUED
 from portio.operations.sockets import Accept
 from portio.timeouts import FOREVER, Deadline, to_nanoseconds
 
@@ -142,7 +141,8 @@ class PacketQueue(Engine):
                 return out[0]
             if count == 0:
                 return None
-            self._heed(count)
+            if self._heed(count):
+                c_get = self._listening_get
             if deadline is not None:
                 nanoseconds = deadline.left()
 
@@ -160,6 +160,7 @@ class PacketQueue(Engine):
         deadline = Deadline(nanoseconds) if nanoseconds > 0 else None
         out: Completions = []
         c_get = self._c_get
+        pending, free = self._pending, self._free
         taken: Records | None = NOTHING
         most = 0
         try:  # around the loop: a signal handler may also run where it jumps back
@@ -179,8 +180,32 @@ class PacketQueue(Engine):
                     if count > 0:
                         taken = numbers[: 3 * count]
                         packets = iter(taken.tolist())
-                        for token, nbytes, status in zip(packets, packets, packets, strict=True):
-                            self._take(out, token, nbytes, status)
+                        for token, nbytes, status in zip(packets, packets, packets):  # noqa: B905
+                            # What `_take` does, for what nearly all packets are: here
+                            # without a call for each.
+                            try:
+                                entry: Any = pending[token]
+                            except KeyError:
+                                entry = NUDGE  # somebody has claimed it
+                            if status or entry[2] is not None or entry[6]:
+                                self._take(out, token, nbytes, status)
+                                continue
+                            operation = entry[0]
+                            completion: Completion[Any] = Completion()
+                            completion.operation = operation
+                            completion.key = entry[1]
+                            completion.nbytes = nbytes
+                            completion._outcome = None
+                            try:
+                                del pending[token]  # the claim
+                            except KeyError:
+                                self._lose(token, completion)
+                                continue
+                            operation._outcome = nbytes
+                            operation._entry = None
+                            out.append(completion)
+                            token += GENERATION  # noqa: PLW2901
+                            free.append(token if token <= TOKENS else token & TOKENS)
                     taken = NOTHING
                     self._arrays.append(pair)
                 if out:
@@ -189,7 +214,8 @@ class PacketQueue(Engine):
                 elif count == 0:
                     return out
                 else:
-                    self._heed(count)
+                    if self._heed(count):
+                        c_get = self._listening_get
                     if deadline is not None:
                         nanoseconds = deadline.left()
         except BaseException:
@@ -208,13 +234,21 @@ class PacketQueue(Engine):
         assert completion is not None, "a wait without end ends with a packet"
         return completion
 
-    def _heed(self, count: int) -> None:
+    def _heed(self, count: int) -> bool:
         """The engine gave no packet for the program; raises unless to ask again is right.
 
-        That is after a signal whose handler raised nothing, and after a nudge.
+        That is after a signal whose handler raised nothing, after a nudge, and when
+        the engine did not sleep because it must listen to signals: true.
         """
-        if count < 0 and count != self._lib.PORTIO_INTERRUPTED:
-            raise self._refusal(count)
+        if count == self._lib.PORTIO_WOULD_SLEEP:
+            return True
+        if count >= 0 or count == self._lib.PORTIO_INTERRUPTED:
+            return False
+        raise self._refusal(count)
+
+    def _listening_get(self, _: CData, records: CData, limit: int, nanoseconds: int) -> int:
+        """Stands for portio_get where the main thread has to sleep."""
+        return listen(self, 0, records, limit, nanoseconds)
 
     def _take(self, out: Completions, token: int, nbytes: int, status: int) -> None:
         """Turns a record into a completion, appended to `out`.
@@ -236,7 +270,7 @@ class PacketQueue(Engine):
         completion.operation = operation
         completion.key = entry[1]
         outcome: int | Outcome = nbytes
-        if entry[2] is None and not status and entry[6]:
+        if entry[2] is None and not status and not entry[6]:
             completion.nbytes = nbytes
             completion._outcome = None
         else:
@@ -251,16 +285,17 @@ class PacketQueue(Engine):
             return
         operation._outcome = outcome
         operation._entry = None
-        out.append(completion)
-        self._free.append((token + GENERATION) & TOKENS)
+        if entry[6] != QUIET or completion._outcome.error:  # type: ignore[union-attr]
+            out.append(completion)
+        self._free.append(following(token))
 
     def _outcome_of(self, entry: Entry, nbytes: int, status: int) -> Outcome:
         """What there is to say of a record besides its bytes."""
-        _, _, settle, _, _, _, queued = entry
+        _, _, settle, _, _, _, mode = entry
         error = status & ERROR_MASK
         more = bool(status >> 32 & self._lib.PORTIO_MORE)
         moved, value = settle(nbytes, error) if settle is not None else (nbytes, nbytes)
-        return Outcome(error, moved, value, more=more, queued=queued)
+        return Outcome(error, moved, value, more=more, queued=mode != UNQUEUED)
 
     def _take_posted(
         self, out: Completions, token: int, completion: Completion[Any] | None
@@ -271,7 +306,7 @@ class PacketQueue(Engine):
             return
         if completion is not None:
             out.append(completion)
-        self._free.append((token + GENERATION) & TOKENS)
+        self._free.append(following(token))
 
     def _make_array(self) -> tuple[Records, CData]:
         """An array for records, as numbers and as the engine sees it."""
@@ -381,7 +416,7 @@ class PacketQueue(Engine):
         completion.nbytes = nbytes
         completion._outcome = None if payload is None else Outcome(0, nbytes, payload)
         token = self._new_token()
-        self._pending[token] = None, completion
+        self._pending[token] = None, completion, POSTED
         refused = self._c_post(self._native, token)
         if refused:
             self._withdraw(token)

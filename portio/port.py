@@ -382,6 +382,7 @@ def _create(port: Port, native: Native, *, thread_bound: bool, lazy_submit: bool
     options.concurrency = port.concurrency
     options.thread_bound = thread_bound
     options.lazy_submit = lazy_submit
+    options.main_thread = threading.main_thread().ident or 0
     if native.name == "io_uring" and (text := os.environ.get(switches.VARIABLE)):
         switched = switches.parse(text, backends.feature_names(native))
         options.disabled_features = switched.disabled_features

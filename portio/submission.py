@@ -19,8 +19,9 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from portio.engine import GENERATION, TOKENS, following
 from portio.keys import CompletionKey
-from portio.operations.base import Operation
+from portio.operations.base import QUEUED, QUIET, UNQUEUED, Operation
 from portio.unqueued import UnqueuedOperations
 
 if TYPE_CHECKING:
@@ -42,42 +43,53 @@ class Submission(UnqueuedOperations):
 
     __slots__ = ()
 
-    def submit(self, *operations: Operation[Any], queued: bool = True) -> None:
+    def submit(self, *operations: Operation[Any], queued: bool = True, quiet: bool = False) -> None:
         """Starts operations; each completes exactly once.
 
         All of them are checked before any is started, and when this raises, none
         is.  Their buffers are pinned until their completions leave the port.  With
         ``queued=False`` the completions are not queued to the port: wait for each
-        with `Operation.wait`.
+        with `Operation.wait`.  With ``quiet=True`` a success gives no completion:
+        the operation is no longer `pending` when the system is done with it, perhaps
+        before this returns, and has its `result`; only errors, cancelling included,
+        come out of the port.  It is meant for a server's answers.
 
         What the system thinks of an operation comes with its completion.  This
         raises only what can be seen without asking it: TypeError for what is no
         operation, and for a key, a handle or a buffer of the wrong type;
         BufferError for a buffer that is not contiguous, and for a read-only one
         that is to be filled; ValueError for values out of range, and for a key that
-        is closed, free or of another port; RuntimeError for an operation that is
+        is closed, free or of another port, and for quiet together with ``queued=False``;
+        RuntimeError for an operation that is
         pending (or twice in the call), in another thread than the owner of a
         thread-bound port, and in a forked child; `PortClosedError`; MemoryError.
         """
+        mode = QUEUED
+        if quiet:
+            mode = QUIET
+            if not queued:
+                raise ValueError("an operation with queued=False cannot be quiet")
+        elif not queued:
+            mode = UNQUEUED
         if len(operations) != 1:
-            self._submit_many(operations, queued=queued)
+            self._submit_many(operations, mode)
             return
         operation = operations[0]
-        try:
-            request = operation._prepare(self)
-        except _MISUSE as error:
-            raise _explained(operation, error) from None
-        kind, handle, flags, buffer, length, argument, key, pin, settle = request
-        if not kind:
-            self._submit_many(operations, queued=queued)
-            return
-        if not queued:
-            flags |= self._unqueued
         try:
             token = self._free.pop()
         except IndexError:
             token = self._grow()
-        entry: Entry = operation, key, settle, pin, token, self, queued
+        try:
+            entry, request = operation._prepare(self, token, mode)
+        except BaseException as error:
+            self._free.append(token)
+            if isinstance(error, _MISUSE):
+                raise _explained(operation, error) from None
+            raise
+        if entry is None or request is None:
+            self._free.append(token)
+            self._submit_many(operations, mode)
+            return
         submit_one = self._c_submit_one
         self._pending[token] = entry
         # No call from the claim to the engine's: both happen, or none.
@@ -88,51 +100,72 @@ class Submission(UnqueuedOperations):
         else:
             self._undo(entry)
             raise _pending_already(operation)
-        refused = submit_one(self._native, kind, flags, handle, token, buffer, length, argument)
-        if refused:
-            self._undo(entry)
-            raise self._refusal(refused)
+        try:
+            result = submit_one(*request)
+            if not result:
+                return
+            if result > 0:  # a quiet one has ended: what follows is packets.py's order
+                del self._pending[token]
+                operation._outcome = request[6]
+                operation._entry = None
+                token += GENERATION
+                self._free.append(token if token <= TOKENS else token & TOKENS)
+                return
+        except BaseException:
+            if mode == QUIET:
+                self._end_if_skipped(entry, request[6])
+            raise
+        self._undo(entry)
+        raise self._refusal(result)
 
-    def _submit_many(self, operations: tuple[Operation[Any], ...], *, queued: bool) -> None:
+    def _end_if_skipped(self, entry: Entry, length: int) -> None:
+        """A signal, or the end of the port, came between a quiet operation's end and ours."""
+        operation, token = entry[0], entry[4]
+        if self._lib.portio_skipped(self._native, token) == 1:
+            if self._pending.pop(token, None) is entry:
+                self._free.append(following(token))
+            if operation._entry is entry:
+                operation._outcome = length
+                operation._entry = None
+
+    def _submit_many(self, operations: tuple[Operation[Any], ...], mode: int) -> None:
         """`submit` of any number of operations of any kind, in one call of the engine."""
         count = len(operations)
         if not count:
             return
         entries: list[Entry] = []
         requests = self._ffi.new("portio_request[]", count)
-        common = 0 if queued else self._unqueued
         submit = self._lib.portio_submit
         operation = operations[0]
         started = False
+        token = 0  # one that no entry has yet
         try:
             for at, operation in enumerate(operations):
-                request = operation._prepare(self)
+                token = self._new_token()
                 rest: tuple[Any, ...] = ()
-                if not request[0]:
-                    request, rest = operation._prepare_extended(self)
-                kind, handle, flags, buffer, length, argument, key, pin, settle = request
-                if type(buffer) is bytes:  # the entry holds it; this is its address
-                    buffer = self._from_buffer(self._chars, buffer)
-                try:
-                    token = self._free.pop()
-                except IndexError:
-                    token = self._grow()
-                entry: Entry = operation, key, settle, pin, token, self, queued
+                entry, request = operation._prepare(self, token, mode)
+                if entry is None or request is None:
+                    (entry, request), rest = operation._prepare_extended(self, token, mode)
                 entries.append(entry)
                 self._pending[token] = entry
+                token = 0
                 if _FREE_THREADED:
                     self._claim(entry)
                 elif operation._entry is None:
                     operation._entry = entry
                 else:
                     raise _pending_already(operation)
-                fields = token, handle, kind, flags | common, buffer, length, argument, *rest
-                requests[at] = fields
+                _, kind, flags, handle, name, buffer, length, argument = request
+                if type(buffer) is bytes:  # the entry holds it; this is its address
+                    buffer = self._from_buffer(self._chars, buffer)
+                requests[at] = name, handle, kind, flags, buffer, length, argument, *rest
             started = True
             refused = submit(self._native, requests, count)
         except BaseException as error:
             if not started:
                 self._undo(*entries)
+                if token and token not in self._pending:
+                    self._free.append(token)
             if isinstance(error, _MISUSE):
                 raise _explained(operation, error) from None
             raise

@@ -22,6 +22,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from portio.completion import completed
+from portio.listening import listen
 from portio.packets import PacketQueue
 from portio.timeouts import Deadline
 
@@ -69,6 +70,8 @@ class UnqueuedOperations(PacketQueue):
             record = self._ffi.new("portio_completion *")
             try:
                 code = lib.portio_wait(self._native, token, record, nanoseconds)
+                if code == lib.PORTIO_WOULD_SLEEP:
+                    code = listen(self, token, record, 1, deadline.left())
                 if code == 1:
                     # The completion itself, while we hold it; see `completed`.
                     kept = self._store(token, record.nbytes, record.status)  # noqa: F841

@@ -26,7 +26,7 @@ class Receive(portio.Recv):
 
 
 class Answer(portio.Send):
-    """Sends back what was received; then comes the next receive."""
+    """Sends back what was received."""
 
     __slots__ = ("receive",)
 
@@ -38,9 +38,11 @@ class Answer(portio.Send):
 def serve(port: portio.Port) -> None:
     """Take completions in batches, and start what follows from each.
 
-    A connection ends with a receive of no bytes: that is the end of the stream, or an error.
-    After a send that failed, the next receive is sure to tell.
+    Answers are quiet: nearly all of them end within `submit`, and the next receive follows at
+    once.  A connection ends with a receive of no bytes: that is the end of the stream, or an
+    error.  After a send that failed, the next receive is sure to tell.
     """
+    submit = port.submit
     while True:
         for done in port.get_many():
             operation = done.operation
@@ -48,15 +50,19 @@ def serve(port: portio.Port) -> None:
                 if size := done.nbytes:
                     answer = operation.answer
                     answer.buffer = operation.memory[:size]
-                    port.submit(answer)
+                    submit(answer, quiet=True)
+                    if answer.pending:
+                        # The memory is still being sent: the next message goes elsewhere.
+                        operation.memory = memoryview(bytearray(BUFFER))
+                        operation.buffer = operation.memory
+                        operation.answer = Answer(operation)
+                    submit(operation)
                 else:
                     operation.key.close()
-            elif isinstance(operation, Answer):
-                port.submit(operation.receive)
             elif isinstance(operation, portio.Accept):
                 client = done.result()
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                port.submit(Receive(port.associate(client)), operation)
+                submit(Receive(port.associate(client)), operation)
 
 
 def main() -> None:

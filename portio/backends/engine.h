@@ -50,6 +50,11 @@ bool engine_wait(portio_port *port, int64_t deadline);
    port's lock is held; on a thread-bound port any thread may call. */
 void engine_wake(portio_port *port);
 
+/* Watches a descriptor: each time that it becomes readable, the thread that looks
+   at the system calls port_interrupt.  Once in a port's life, by the main
+   thread.  0 or -errno. */
+int engine_watch(portio_port *port, int descriptor);
+
 /* The descriptor of portio_fileno; 0 or more, or a refusal.  Idempotent. */
 int engine_fileno(portio_port *port);
 /* With the port's lock held: a packet was queued that the system does not know

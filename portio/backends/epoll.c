@@ -194,6 +194,11 @@ static void event_dispatch(portio_port *port, const struct epoll_event *event)
         break;
     case EVENT_NOTIFY: /* there for who polls the set from outside */
         break;
+    case EVENT_INTERRUPT:
+        port_lock(port);
+        port_interrupt(port);
+        port_unlock(port);
+        break;
     default:
         handle_event(port, event->data.u64, event->events);
         break;
@@ -252,6 +257,13 @@ void engine_wake(portio_port *port)
         return;
     uint64_t one = 1;
     (void)!write(engine->wake, &one, sizeof one); /* never full: 2^64 writes */
+}
+
+/* Edge-triggered: only the main thread reads it empty, and others must not see
+   the same event again and again until then. */
+int engine_watch(portio_port *port, int descriptor)
+{
+    return set_add(port->engine, descriptor, EPOLLIN | EPOLLET, EVENT_INTERRUPT);
 }
 
 /* ---- the descriptor of portio_fileno ---- */

@@ -75,6 +75,7 @@ static inline bool epoll_has(uint64_t features, enum epoll_feature feature)
 #define EVENT_WAKE 1
 #define EVENT_TIMER 2
 #define EVENT_NOTIFY 3
+#define EVENT_INTERRUPT 4
 
 #define EVENTS_MOST 256      /* events taken in one call */
 #define HANDLE_BUDGET 32     /* attempts in one visit of a handle */

@@ -116,6 +116,7 @@ int engine_open(portio_port *port, const portio_options *options)
         return PORTIO_NO_MEMORY;
     engine->ring.fd = engine->wake_fd = engine->sentinel = -1;
     atomic_store(&engine->notify_fd, -1);
+    atomic_store(&engine->interrupt_fd, -1);
     int error = engine_open_system(port, engine, options);
     if (error != 0) {
         engine_free(engine);
@@ -293,7 +294,11 @@ void engine_start(portio_port *port, struct op *op)
         uring_finish(port, op);
         port_balance(port);
     } else if (first || !op_is_ordered(op)) {
-        uring_issue(port, op);
+        if (op->starting && port->thread_bound && op->kind == PORTIO_SEND &&
+            uring_send_at_once(op))
+            uring_finish(port, op);
+        else
+            uring_issue(port, op);
     } else {
         atomic_store(&op->state, OP_QUEUED);
     }
@@ -371,10 +376,12 @@ static void wake_arm(portio_port *port)
     struct engine *engine = port->engine;
     if (!port->thread_bound || engine->wake_armed)
         return;
-    if (!uring_prepare_wake_poll(port)) {
+    bool prepared = uring_prepare_poll(port, engine->wake_fd, USER_WAKE_POLL);
+    if (!prepared) {
         engine_flush(port);
-        uring_prepare_wake_poll(port);
+        prepared = uring_prepare_poll(port, engine->wake_fd, USER_WAKE_POLL);
     }
+    engine->wake_armed = prepared;
 }
 
 bool engine_wait(portio_port *port, int64_t deadline)
@@ -384,6 +391,7 @@ bool engine_wait(portio_port *port, int64_t deadline)
     if (engine->waiting != NULL)
         engine_flush(port);
     wake_arm(port);
+    uring_watch_interrupts(port);
     /* What these have ended may be what this thread waits for. */
     if (atomic_load(&engine->finished))
         deadline = DEADLINE_POLL;

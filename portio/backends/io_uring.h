@@ -3,6 +3,7 @@
    io_uring.c           the engine's functions (engine.h): start, wait, close
    io_uring_issue.c     an operation becomes a submission
    io_uring_reap.c      a completion becomes the end, or the next step, of one
+   io_uring_interrupt.c the descriptor of signals
    io_uring_ring.c      the ring itself
    io_uring_features.c  what the kernel can do
 
@@ -30,6 +31,7 @@ uint64_t uring_features(const portio_options *options);
 
 #define USER_WAKE (UINT64_C(1) << PORTIO_SLOT_BITS)      /* a NOP that ends a wait */
 #define USER_WAKE_POLL (UINT64_C(2) << PORTIO_SLOT_BITS) /* the eventfd of other threads */
+#define USER_INTERRUPT (UINT64_C(3) << PORTIO_SLOT_BITS) /* the descriptor of signals */
 #define USER_CANCEL (UINT64_C(1) << 63)
 
 /* op->phase */
@@ -53,6 +55,8 @@ struct engine {
     bool defers;              /* DEFER_TASKRUN: only the owner's enter completes */
     int wake_fd;              /* thread-bound: eventfd for other threads, else -1 */
     bool wake_armed;
+    _Atomic int interrupt_fd; /* of engine_watch, -1 before */
+    _Atomic bool interrupt_armed; /* a poll of it is in the ring; set under the lock */
     _Atomic int notify_fd;    /* eventfd of portio_fileno, -1 before */
     int sentinel;             /* reads end of file when the kernel freed the ring; -1: none */
     struct op *_Atomic waiting; /* operations that found the submission ring full;
@@ -65,11 +69,16 @@ struct engine {
 
 /* io_uring_issue.c */
 void uring_issue(portio_port *port, struct op *op);
+bool uring_send_at_once(struct op *op);
 void uring_issue_waiting(portio_port *port);
 void uring_time_set(struct op *op, int64_t deadline);
 bool uring_prepare_cancel(portio_port *port, struct op *op);
 bool uring_prepare_wake(portio_port *port);
-bool uring_prepare_wake_poll(portio_port *port);
+bool uring_prepare_poll(portio_port *port, int fd, uint64_t user_data);
+
+/* io_uring_interrupt.c */
+void uring_watch_interrupts(portio_port *port);
+void uring_interrupted(portio_port *port, const struct uring_cqe *cqe);
 
 /* io_uring_fork.c */
 void uring_enlist(struct engine *engine);

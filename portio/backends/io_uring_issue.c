@@ -141,6 +141,21 @@ static void prepare(struct uring_sqe *sqe, struct op *op)
     }
 }
 
+/* A quiet send of a thread-bound port, which has no lock that this could hold up:
+   most sends find room, and then one system call does what a submission, a
+   completion and a packet would.  True: it has ended. */
+bool uring_send_at_once(struct op *op)
+{
+    int flags = transfer_message_flags(op) | MSG_DONTWAIT;
+    int64_t result = send(op->handle->fd, op->buffer, transfer_length(op), flags);
+    if (result >= 0)
+        return transfer_advance(op, result) == TRANSFER_COMPLETE;
+    if (errno == EAGAIN || errno == EINTR)
+        return false; /* the ring waits, and goes on */
+    transfer_advance(op, -errno);
+    return true;
+}
+
 void uring_issue(portio_port *port, struct op *op)
 {
     struct engine *engine = port->engine;
@@ -211,21 +226,20 @@ bool uring_prepare_wake(portio_port *port)
     return true;
 }
 
-bool uring_prepare_wake_poll(portio_port *port)
+bool uring_prepare_poll(portio_port *port, int fd, uint64_t user_data)
 {
     struct engine *engine = port->engine;
     struct uring_sqe *sqe = ring_sqe(&engine->ring);
     if (sqe == NULL)
         return false;
     sqe->opcode = URING_POLL_ADD;
-    sqe->fd = engine->wake_fd;
+    sqe->fd = fd;
     sqe->op_flags = POLLIN;
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
     sqe->op_flags <<= 16;
 #endif
     sqe->length = URING_POLL_MULTI;
-    sqe->user_data = USER_WAKE_POLL;
+    sqe->user_data = user_data;
     ring_push(&engine->ring);
-    engine->wake_armed = true;
     return true;
 }

@@ -240,6 +240,8 @@ static void completion_handle(portio_port *port, const struct uring_cqe *cqe)
                 engine->wake_armed = false;
             /* Before the inbox is read: what is put there later wakes again. */
             (void)!read(engine->wake_fd, &count, sizeof count);
+        } else if (cqe->user_data == USER_INTERRUPT) {
+            uring_interrupted(port, cqe);
         } else if (cqe->user_data == USER_WAKE && port->reaper_waits) {
             /* It was meant for the reaper, who has not fallen asleep yet and
                would not find it any more: port_unlock sends another. */

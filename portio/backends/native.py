@@ -37,6 +37,7 @@ class Library(Protocol):
     PORTIO_UNQUEUED: int
     PORTIO_VECTORED: int
     PORTIO_DATA_ONLY: int
+    PORTIO_QUIET: int
 
     PORTIO_MORE: int
 
@@ -48,6 +49,7 @@ class Library(Protocol):
     PORTIO_NO_MEMORY: int
     PORTIO_UNSUPPORTED: int
     PORTIO_INVALID: int
+    PORTIO_WOULD_SLEEP: int
     PORTIO_SYSTEM: int
 
     PORTIO_STREAM_SOCKET: int
@@ -71,12 +73,15 @@ class Library(Protocol):
 
     portio_submit: Callable[[CData, CData, int], int]
     portio_submit_one: Callable[[CData, int, int, int, int, CData, int, int], int]
+    portio_skipped: Callable[[CData, int], int]
     portio_cancel: Callable[[CData, int], int]
     portio_flush: Callable[[CData], int]
 
     portio_post: Callable[[CData, int], int]
     portio_get: Callable[[CData, CData, int, int], int]
     portio_wait: Callable[[CData, int, CData, int], int]
+    portio_get_until: Callable[[CData, CData, int, int, int], int]
+    portio_wait_until: Callable[[CData, int, CData, int, int], int]
     portio_blocking: Callable[[CData, int], int]
 
 

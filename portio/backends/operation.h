@@ -37,6 +37,8 @@ struct op {
     uint8_t phase;   /* the engine's: which step of a composed operation is under way */
     _Atomic bool cancel_wanted;
     bool posted;     /* a packet that was posted; no operation at all */
+    bool starting;   /* a quiet one, and portio_submit_one has not returned (port's lock) */
+    bool skipped;    /* it ended without a record (port's lock) */
     uint8_t retries; /* the engine's: bounds what it tries again */
     bool waits;      /* the engine's: on its list of operations to issue later */
     struct op *next_waiting;

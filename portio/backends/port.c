@@ -52,6 +52,8 @@ int portio_port_create(const portio_options *options, portio_port **out)
     port->lazy_submit = options->lazy_submit != 0;
     /* The owner of a thread-bound port is alone: it takes what there is. */
     port->concurrency = port->thread_bound ? UINT32_MAX : options->concurrency;
+    port->main_thread = options->main_thread;
+    port->interrupt_fd = port->park_fd = -1;
     pthread_mutex_init(&port->lock, NULL);
     pthread_mutex_init(&port->inbox_lock, NULL);
     if (port->thread_bound)
@@ -156,6 +158,8 @@ static void operation_begin(portio_port *port, const portio_request *request)
     op->posted = false;
     op->retries = 0;
     op->waits = false;
+    op->starting = false;
+    op->skipped = false;
     op->error = 0;
     op->nbytes = 0;
     op->argument = request->argument;
@@ -172,7 +176,9 @@ static void operation_begin(portio_port *port, const portio_request *request)
     atomic_store_explicit(&op->state, OP_STARTING, memory_order_relaxed);
 }
 
-int portio_submit(portio_port *port, const portio_request *requests, uint32_t count)
+/* 1: the only request was quiet and has ended already. */
+static int requests_start(portio_port *port, const portio_request *requests, uint32_t count,
+                          bool may_skip)
 {
     int refused = port_enter(port);
     if (refused != 0)
@@ -184,6 +190,10 @@ int portio_submit(portio_port *port, const portio_request *requests, uint32_t co
         refused = request_check(port, &requests[at]);
     for (uint32_t at = 0; at < count && refused == 0; at++)
         operation_begin(port, &requests[at]);
+    may_skip = may_skip && refused == 0;
+    struct op *single = may_skip ? slots_find(&port->slots, requests[0].token) : NULL;
+    if (may_skip)
+        single->starting = true;
     port_unlock(port);
     if (refused == 0) {
         for (uint32_t at = 0; at < count; at++)
@@ -191,8 +201,19 @@ int portio_submit(portio_port *port, const portio_request *requests, uint32_t co
         if (!port->lazy_submit)
             engine_flush(port);
     }
+    if (may_skip) {
+        port_lock(port);
+        single->starting = false;
+        refused = single->skipped ? 1 : 0;
+        port_unlock(port);
+    }
     port_leave(port);
     return refused;
+}
+
+int portio_submit(portio_port *port, const portio_request *requests, uint32_t count)
+{
+    return requests_start(port, requests, count, false);
 }
 
 int portio_submit_one(portio_port *port, uint32_t kind, uint32_t flags, uint64_t handle,
@@ -207,7 +228,22 @@ int portio_submit_one(portio_port *port, uint32_t kind, uint32_t flags, uint64_t
         .length = length,
         .argument = argument,
     };
-    return portio_submit(port, &request, 1);
+    bool may_skip = (flags & (PORTIO_QUIET | PORTIO_VECTORED)) == PORTIO_QUIET &&
+                    (kind == PORTIO_SEND || kind == PORTIO_WRITE);
+    return requests_start(port, &request, 1, may_skip);
+}
+
+int portio_skipped(portio_port *port, uint64_t token)
+{
+    int refused = port_enter(port);
+    if (refused != 0)
+        return refused;
+    port_lock(port);
+    const struct op *op = slots_find(&port->slots, token);
+    int skipped = op != NULL && op->token == token && op->skipped;
+    port_unlock(port);
+    port_leave(port);
+    return skipped;
 }
 
 void port_cancel_token(portio_port *port, uint64_t token)
@@ -389,6 +425,7 @@ int portio_port_close(portio_port *port, int owner_ended)
     }
     port_members_drop(port);
     completions_discard(port);
+    port_park_close(port);
     port->active = 0;
     atomic_store(&port->closed_word, 1);
     futex_wake(&port->closed_word);

@@ -55,6 +55,7 @@ struct portio_port {
     bool thread_bound;
     bool lazy_submit;
     uint32_t concurrency;
+    uint64_t main_thread;       /* port_interrupt.c; 0: unknown */
     struct engine *engine;
     _Atomic(const void *) owner; /* thread-bound: port_thread_mark() of the owner */
 
@@ -77,6 +78,10 @@ struct portio_port {
     uint32_t running;           /* threads between taking a packet and the next get */
     uint32_t unasked;           /* gets since somebody asked the system */
     struct member *members;
+    int interrupt_fd;           /* readable: a signal has come; -1: not watched */
+    int park_fd;                /* the listener sleeps on it; -1: on its futex */
+    struct waiter *listener;    /* the main thread, when signals end its wait */
+    bool interrupted;           /* interrupt_fd became readable; the listener's news */
     _Atomic uint32_t *wakes[PORT_WAKES]; /* futex words to wake after unlocking */
     uint32_t wake_count;
     bool wake_reaper;
@@ -103,6 +108,9 @@ void port_complete_error(portio_port *port, struct op *op, int error);
 
 int64_t monotonic_now(void);
 
+/* How a sleep ended. */
+enum futex_result { FUTEX_WOKEN, FUTEX_TIMED_OUT, FUTEX_SIGNALLED };
+
 /* port_members.c: who belongs to which port, for the concurrency value. */
 const void *port_thread_mark(void);              /* the same for each call of a thread */
 struct member *port_member(portio_port *port);    /* joins; NULL: no memory */
@@ -116,10 +124,7 @@ void port_balance(portio_port *port);
 void port_wake_waiter(portio_port *port, struct waiter *waiter);
 void port_wake_reaper(portio_port *port);
 
-/* port_handles.c: keeps a handle's record in place while an engine works on it.
-   NULL when the id is not (or no longer) the port's.  They take the lock. */
-struct handle *port_handle_visit(portio_port *port, uint64_t id);
-void port_handle_leave(portio_port *port, struct handle *handle);
+/* port_handles.c: one of handle->pending is gone, and the record with the last. */
 void port_handle_leave_locked(portio_port *port, struct handle *handle);
 
 /* port_inbox.c: mail for the owner of a thread-bound port. */
@@ -133,6 +138,17 @@ bool port_drive(portio_port *port, struct waiter *me, int64_t deadline);
 void port_wait_idle(portio_port *port);
 void port_wait_closed(portio_port *port);
 
+/* port_interrupt.c: signals end the main thread's wait.  The lock is held for all
+   but port_in_main_thread; port_park_close is called when nobody waits, too. */
+bool port_in_main_thread(const portio_port *port);
+bool port_listen(portio_port *port, int64_t descriptor, struct waiter *me);
+bool port_heard(portio_port *port, const struct waiter *me);
+void port_unlisten(portio_port *port, const struct waiter *me);
+void port_interrupt(portio_port *port); /* the descriptor has become readable */
+bool port_unpark(portio_port *port, const struct waiter *waiter); /* true: it is awake */
+enum futex_result port_park(portio_port *port, struct waiter *me, int64_t deadline);
+void port_park_close(portio_port *port);
+
 /* port.c: the door.  Between port_enter and port_leave the engine stays open. */
 int port_enter(portio_port *port); /* 0 or PORTIO_WRONG_THREAD */
 void port_leave(portio_port *port);
@@ -141,7 +157,6 @@ void port_cancel_token(portio_port *port, uint64_t token);
 void port_queue_post(portio_port *port, uint64_t token); /* lock held */
 
 /* futex.c */
-enum futex_result { FUTEX_WOKEN, FUTEX_TIMED_OUT, FUTEX_SIGNALLED };
 enum futex_result futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t deadline);
 void futex_wake(_Atomic uint32_t *word);
 

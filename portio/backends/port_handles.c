@@ -3,28 +3,11 @@
 
 #include <errno.h>
 
-struct handle *port_handle_visit(portio_port *port, uint64_t id)
-{
-    port_lock(port);
-    struct handle *handle = handles_find(&port->handles, id);
-    if (handle != NULL)
-        handle->pending++;
-    port_unlock(port);
-    return handle;
-}
-
 void port_handle_leave_locked(portio_port *port, struct handle *handle)
 {
     handle->pending--;
     if (handle->pending == 0 && handle->dead)
         handles_remove(&port->handles, handle);
-}
-
-void port_handle_leave(portio_port *port, struct handle *handle)
-{
-    port_lock(port);
-    port_handle_leave_locked(port, handle);
-    port_unlock(port);
 }
 
 int portio_handle_open(portio_port *port, int64_t descriptor, portio_handle *out)
@@ -105,7 +88,9 @@ static int handle_end(portio_port *port, uint64_t id, bool close_it)
     port_unlock(port);
     if (refused == 0) {
         engine_handle_close(port, handle, close_it);
-        port_handle_leave(port, handle);
+        port_lock(port);
+        port_handle_leave_locked(port, handle);
+        port_unlock(port);
     }
     port_leave(port);
     return refused;

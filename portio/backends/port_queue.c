@@ -41,6 +41,8 @@ void port_wake_waiter(portio_port *port, struct waiter *waiter)
     if (atomic_load_explicit(&waiter->word, memory_order_relaxed) != 0)
         return;
     atomic_store_explicit(&waiter->word, 1, memory_order_relaxed);
+    if (port_unpark(port, waiter))
+        return;
     if (port->wake_count < PORT_WAKES)
         port->wakes[port->wake_count++] = &waiter->word;
     else
@@ -103,12 +105,19 @@ void port_complete_locked(portio_port *port, struct op *op)
     if (op->handle != NULL)
         port_handle_leave_locked(port, op->handle);
     port->active--;
-    atomic_store_explicit(&op->state, OP_DONE, memory_order_relaxed);
-    if (!(op->flags & PORTIO_UNQUEUED))
-        port_queue_packet(port, op);
-    else
-        for (struct waiter *waiter = port->others; waiter != NULL; waiter = waiter->below)
-            port_wake_waiter(port, waiter);
+    op->skipped = op->starting && op->error == 0;
+    if (op->skipped) {
+        /* portio_submit_one says so, under the lock; until then nobody can use
+           the slot for another operation. */
+        atomic_store_explicit(&op->state, OP_FREE, memory_order_relaxed);
+    } else {
+        atomic_store_explicit(&op->state, OP_DONE, memory_order_relaxed);
+        if (!(op->flags & PORTIO_UNQUEUED))
+            port_queue_packet(port, op);
+        else
+            for (struct waiter *waiter = port->others; waiter != NULL; waiter = waiter->below)
+                port_wake_waiter(port, waiter);
+    }
     if (port->active == 0 && atomic_load_explicit(&port->closing, memory_order_relaxed))
         port_balance(port);
 }

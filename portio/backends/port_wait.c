@@ -117,6 +117,8 @@ static bool waiter_sleep(portio_port *port, struct waiter *me, int64_t deadline)
     }
     if (me->granted != NULL)
         return true;
+    if (me == port->listener && port->park_fd >= 0)
+        return port_park(port, me, deadline) != FUTEX_SIGNALLED;
     atomic_store_explicit(&me->word, 0, memory_order_relaxed);
     port_unlock(port);
     enum futex_result result = futex_wait(&me->word, 0, deadline);
@@ -145,14 +147,19 @@ static void quiet_descriptor(portio_port *port)
 
 /* The wait of portio_get.  Lock held before and after. */
 static int get_waiting(portio_port *port, struct member *member, portio_completion *records,
-                       uint32_t limit, int64_t deadline)
+                       uint32_t limit, int64_t deadline, int64_t descriptor)
 {
     struct waiter me = {.member = member};
     int result = 0;
+    bool listens = port_listen(port, descriptor, &me);
     stack_push(port, &me);
     while (me.granted == NULL) {
         if (atomic_load_explicit(&port->closing, memory_order_relaxed)) {
             result = PORTIO_CLOSED;
+            break;
+        }
+        if (listens && port_heard(port, &me)) {
+            result = PORTIO_INTERRUPTED;
             break;
         }
         bool undisturbed = waiter_sleep(port, &me, deadline);
@@ -166,6 +173,7 @@ static int get_waiting(portio_port *port, struct member *member, portio_completi
             break;
     }
     stack_remove(port, &me);
+    port_unlisten(port, &me);
     if (port->reaper == &me)
         port->reaper = NULL;
     if (me.granted == NULL)
@@ -205,7 +213,12 @@ static void ask_in_turn(portio_port *port)
     port->reaper = NULL;
 }
 
-int portio_get(portio_port *port, portio_completion *records, uint32_t limit, int64_t timeout)
+/* What portio_get does with the descriptor SLEEP_NOT in the main thread: see
+   PORTIO_WOULD_SLEEP. */
+#define SLEEP_NOT (-2)
+
+static int packets_get(portio_port *port, portio_completion *records, uint32_t limit,
+                       int64_t timeout, int64_t descriptor)
 {
     if (limit == 0)
         return PORTIO_INVALID;
@@ -234,10 +247,16 @@ int portio_get(portio_port *port, portio_completion *records, uint32_t limit, in
             }
         }
         result = (int)packets_take(port, member, records, 0, limit);
-        if (result == 0)
-            result = deadline == DEADLINE_POLL
-                         ? get_polling(port, member, records, limit)
-                         : get_waiting(port, member, records, limit, deadline);
+        if (result == 0) {
+            bool stays_awake = deadline != DEADLINE_POLL && descriptor == SLEEP_NOT &&
+                               port_in_main_thread(port);
+            if (deadline == DEADLINE_POLL || stays_awake)
+                result = get_polling(port, member, records, limit);
+            else
+                result = get_waiting(port, member, records, limit, deadline, descriptor);
+            if (result == 0 && stays_awake)
+                result = PORTIO_WOULD_SLEEP;
+        }
     }
     if (result > 0) {
         if ((uint32_t)result < limit)
@@ -251,13 +270,29 @@ int portio_get(portio_port *port, portio_completion *records, uint32_t limit, in
     return result;
 }
 
-int portio_wait(portio_port *port, uint64_t token, portio_completion *record, int64_t timeout)
+int portio_get(portio_port *port, portio_completion *records, uint32_t limit, int64_t timeout)
+{
+    return packets_get(port, records, limit, timeout, SLEEP_NOT);
+}
+
+int portio_get_until(portio_port *port, portio_completion *records, uint32_t limit,
+                     int64_t timeout, int64_t descriptor)
+{
+    return packets_get(port, records, limit, timeout, descriptor);
+}
+
+static int operation_wait(portio_port *port, uint64_t token, portio_completion *record,
+                          int64_t timeout, int64_t descriptor)
 {
     record->token = 0;
     if (port->thread_bound && !port_is_owner(port))
         return PORTIO_WRONG_THREAD;
     struct member *member = port->thread_bound ? NULL : port_member(port);
     int64_t deadline = deadline_after(timeout);
+    bool stays_awake = deadline != DEADLINE_POLL && descriptor == SLEEP_NOT &&
+                       port_in_main_thread(port);
+    if (stays_awake)
+        deadline = DEADLINE_POLL;
     struct waiter me = {.member = NULL};
     int result = 0;
     bool waited = false;
@@ -266,6 +301,7 @@ int portio_wait(portio_port *port, uint64_t token, portio_completion *record, in
     /* A thread that waits for an operation is blocked: its place is free. */
     bool had_place = member_leave_place(port, member);
     others_add(port, &me);
+    bool listens = port_listen(port, descriptor, &me);
     for (;;) {
         bool closing = atomic_load(&port->closing);
         if (!closing) { /* a closing port's engine may be gone; the closer harvests */
@@ -291,6 +327,10 @@ int portio_wait(portio_port *port, uint64_t token, portio_completion *record, in
             break;
         if (deadline == DEADLINE_POLL && port->reaper != NULL)
             break;
+        if (listens && port_heard(port, &me)) {
+            result = PORTIO_INTERRUPTED;
+            break;
+        }
         port_balance(port);
         if (!waiter_sleep(port, &me, deadline)) {
             result = PORTIO_INTERRUPTED;
@@ -299,13 +339,25 @@ int portio_wait(portio_port *port, uint64_t token, portio_completion *record, in
         waited = true;
     }
     others_remove(port, &me);
+    port_unlisten(port, &me);
     if (port->reaper == &me)
         port->reaper = NULL;
     if (had_place)
         member_take_place(port, member);
     port_balance(port);
     port_unlock(port);
-    return result;
+    return result == 0 && stays_awake ? PORTIO_WOULD_SLEEP : result;
+}
+
+int portio_wait(portio_port *port, uint64_t token, portio_completion *record, int64_t timeout)
+{
+    return operation_wait(port, token, record, timeout, SLEEP_NOT);
+}
+
+int portio_wait_until(portio_port *port, uint64_t token, portio_completion *record,
+                      int64_t timeout, int64_t descriptor)
+{
+    return operation_wait(port, token, record, timeout, descriptor);
 }
 
 static bool port_is_idle(const portio_port *port, const struct waiter *me)

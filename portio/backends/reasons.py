@@ -23,6 +23,7 @@ SYSTEMS = {
     "iocp": ("win32", "Windows"),
 }
 
+_TOP = Path(__file__).parents[2]  # what holds the package: site-packages, or a source tree
 _SECCOMP_FILTER = "2"  # proc(5), "Seccomp": 0 off, 1 strict, 2 a filter
 
 
@@ -41,10 +42,20 @@ def not_built(name: str, error: ImportError) -> Reason:
             f"{name} exists on {system} only, and this is {sys.platform}",
             f"use portio on {system}",
         )
+    if _is_source_tree():
+        return Reason(
+            f"this portio is the source tree in {_TOP}, where no extension is built",
+            "install it with `pip install -e .`, or start Python elsewhere or with -P to get "
+            "the portio that is installed",
+        )
     return Reason(
         f"the extension portio.backends._{name} cannot be imported ({error})",
         "install portio again with a wheel for this system, or with a C compiler at hand",
     )
+
+
+def _is_source_tree() -> bool:
+    return (_TOP / "pyproject.toml").exists() and (_TOP / "CMakeLists.txt").exists()
 
 
 def probe_failed(name: str, call: str, code: int) -> Reason:

@@ -20,6 +20,8 @@ from portio.cli.common import CommandError, Stopped, describe
 
 __all__ = ["main"]
 
+SIGPIPE = 13  # also where the signal module does not know it
+
 COMMANDS = {"info": info, "copy": copy, "echo": echo}
 
 
@@ -29,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = parsed.run(parsed)
         sys.stdout.flush()
+    except BrokenPipeError:  # of standard output: its reader, `head` for one, has had enough
+        _discard_output()
+        return 128 + SIGPIPE
     except (CommandError, OSError, MemoryError) as error:
         print(f"portio {parsed.command}: {describe(error)}", file=sys.stderr)
         _discard_output()

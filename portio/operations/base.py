@@ -7,8 +7,8 @@ The life of an operation, and who may touch it when:
   what the port knows about it.  The system works on its memory, which the entry's
   pin holds in place.  The program keeps its hands off the fields and the bytes.
 
-`Port.submit` asks `_prepare` for the request and for the pin, which changes
-nothing, and then claims the operation: `_entry` goes from None to the entry in
+`Port.submit` asks `_prepare` for the request and for the entry, which changes
+nothing in the operation, and then claims the operation: `_entry` goes from None to the entry in
 one step, so of two threads that submit one operation only one succeeds.  When the
 completion leaves the port the outcome is stored first, and `_entry` goes back to
 None last, because from then on another thread may submit it again.
@@ -44,13 +44,15 @@ if TYPE_CHECKING:
     from portio.unqueued import UnqueuedOperations
 
 __all__ = [
-    "EXTENDED",
     "LARGEST",
+    "QUEUED",
+    "QUIET",
+    "UNQUEUED",
     "Entry",
     "ExtendedOperation",
-    "ExtendedRequest",
     "Operation",
-    "Request",
+    "Prepared",
+    "PreparedFully",
     "Transfer",
     "check_flags",
     "check_offset",
@@ -66,21 +68,25 @@ T = TypeVar("T")
 #: the number of bytes.
 Settle: TypeAlias = "Callable[[int, int], tuple[int, Any]] | None"
 
-#: What `Operation._prepare` gives: first what portio_submit_one takes (kind,
-#: handle, flags, buffer, length, argument), then what the port keeps: the key, the
-#: pin that keeps the memory in place, and how to settle.
-Request: TypeAlias = "tuple[int, int, int, CData, int, int, CompletionKey | None, Any, Settle]"
-#: A Request, and what else a portio_request has: address, address_length, file.
-ExtendedRequest: TypeAlias = "tuple[Request, tuple[CData, CData, int]]"
-
-#: The Request of operations that need an ExtendedRequest.
-EXTENDED: Request = (0, 0, 0, None, 0, 0, None, None, None)
-
 #: What a port knows about a pending operation: the operation, its key, how to
-#: settle, the pin, the token, the port, and whether it goes through the queue.
+#: settle, the pin, the token, the port, and what becomes of its packet.
 Entry: TypeAlias = (
-    "tuple[Operation[Any], CompletionKey | None, Settle, Any, int, UnqueuedOperations, bool]"
+    "tuple[Operation[Any], CompletionKey | None, Settle, Any, int, UnqueuedOperations, int]"
 )
+
+#: The arguments of portio_submit_one: the port, kind, flags, handle, token, buffer,
+#: length, argument.
+Request: TypeAlias = "tuple[CData, int, int, int, int, CData, int, int]"
+#: What `Operation._prepare` gives; no entry for an operation that needs
+#: `_prepare_extended`.
+Prepared: TypeAlias = "tuple[Entry | None, Request | None]"
+#: The same with what else a portio_request has: address, address_length, file.
+PreparedFully: TypeAlias = "tuple[tuple[Entry, Request], tuple[CData, CData, int]]"
+
+# What becomes of the packet of an operation; the door's flags for it.
+QUEUED = 0  # it leaves through the port
+UNQUEUED = 1  # it waits for Operation.wait
+QUIET = 8  # it leaves through the port, but there is none when the operation succeeds
 
 #: The largest offset, and the largest number of bytes.
 LARGEST = 2**63 - 1
@@ -141,7 +147,7 @@ class Operation(Generic[T]):
         entry = self._entry
         if entry is None:
             return completed(self)
-        if entry[6]:
+        if entry[6] != UNQUEUED:
             raise RuntimeError(f"{self!r} was submitted to the port's queue; use Port.get")
         return entry[5]._await(self, entry, nanoseconds)
 
@@ -165,16 +171,17 @@ class Operation(Generic[T]):
 
     # ---- for the port ----
 
-    def _prepare(self, port: Engine) -> Request:  # noqa: ARG002
+    def _prepare(self, port: UnqueuedOperations, token: int, mode: int) -> Prepared:  # noqa: ARG002
         """Checks the fields, pins the memory, and says what to ask the engine for.
 
-        Changes nothing in the operation, which may be pending for all it knows.
-        Raises TypeError, ValueError or BufferError.
+        Gives the port's entry and the engine's request, as tuples that nobody has
+        to take apart.  Changes nothing in the operation, which may be pending for
+        all it knows.  Raises TypeError, ValueError or BufferError.
         """
         raise TypeError(f"{self!r} is no kind of operation; derive from one of portio's")
 
-    def _prepare_extended(self, port: Engine) -> ExtendedRequest:
-        """The same with all fields of a portio_request, where `_prepare` gives `EXTENDED`."""
+    def _prepare_extended(self, port: UnqueuedOperations, token: int, mode: int) -> PreparedFully:
+        """The same with all fields of a portio_request, where `_prepare` gives no entry."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -228,8 +235,8 @@ class ExtendedOperation(Transfer[T]):
 
     __slots__ = ()
 
-    def _prepare(self, port: Engine) -> Request:  # noqa: ARG002
-        return EXTENDED
+    def _prepare(self, port: UnqueuedOperations, token: int, mode: int) -> Prepared:  # noqa: ARG002
+        return None, None
 
 
 def no_result(nbytes: int, error: int) -> tuple[int, None]:  # noqa: ARG001

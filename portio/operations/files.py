@@ -14,7 +14,7 @@ from portio.operations import numbers
 from portio.operations.base import (
     LARGEST,
     Operation,
-    Request,
+    Prepared,
     Transfer,
     check_offset,
     no_result,
@@ -23,8 +23,9 @@ from portio.operations.base import (
 
 if TYPE_CHECKING:
     from portio.buffers import Buffers
-    from portio.engine import Engine
     from portio.keys import CompletionKey
+    from portio.operations.base import Entry
+    from portio.unqueued import UnqueuedOperations
 
 __all__ = ["Read", "Sync", "Write"]
 
@@ -56,7 +57,7 @@ class Read(Transfer[int]):
         self.offset = offset
         self._entry = None
 
-    def _prepare(self, port: Engine) -> Request:
+    def _prepare(self, port: UnqueuedOperations, token: int, mode: int) -> Prepared:
         key = self.key
         if (
             key._port is not port
@@ -74,8 +75,21 @@ class Read(Transfer[int]):
             form, buffer, length, pin, settle = self._pin_sequence(
                 port, self.buffer, writable=True, refused=refused
             )
-            return numbers.READ, key._id, form, buffer, length, offset, key, pin, settle
-        return numbers.READ, key._id, 0, pin, len(pin), offset, key, pin, None
+            entry = self, key, settle, pin, token, port, mode
+            request = (
+                port._native,
+                numbers.READ,
+                form | mode,
+                key._id,
+                token,
+                buffer,
+                length,
+                offset,
+            )
+            return entry, request
+        entry = self, key, None, pin, token, port, mode
+        request = port._native, numbers.READ, mode, key._id, token, pin, len(pin), offset
+        return entry, request
 
 
 class Write(Transfer[int]):
@@ -103,7 +117,7 @@ class Write(Transfer[int]):
         self.offset = offset
         self._entry = None
 
-    def _prepare(self, port: Engine) -> Request:
+    def _prepare(self, port: UnqueuedOperations, token: int, mode: int) -> Prepared:
         key = self.key
         if (
             key._port is not port
@@ -116,7 +130,9 @@ class Write(Transfer[int]):
             offset = check_offset(offset)
         buffer = self.buffer
         if type(buffer) is bytes:
-            return numbers.WRITE, key._id, 0, buffer, len(buffer), offset, key, buffer, None
+            entry: Entry = self, key, None, buffer, token, port, mode
+            request = port._native, numbers.WRITE, mode, key._id, token, buffer, len(buffer), offset
+            return entry, request
         from_buffer = port._from_buffer
         try:
             pin = from_buffer(port._chars, buffer)
@@ -124,8 +140,12 @@ class Write(Transfer[int]):
             form, data, length, pin, settle = self._pin_sequence(
                 port, buffer, writable=False, refused=refused
             )
-            return numbers.WRITE, key._id, form, data, length, offset, key, pin, settle
-        return numbers.WRITE, key._id, 0, pin, len(pin), offset, key, pin, None
+            entry = self, key, settle, pin, token, port, mode
+            request = port._native, numbers.WRITE, form | mode, key._id, token, data, length, offset
+            return entry, request
+        entry = self, key, None, pin, token, port, mode
+        request = port._native, numbers.WRITE, mode, key._id, token, pin, len(pin), offset
+        return entry, request
 
 
 class Sync(Operation[None]):
@@ -152,7 +172,7 @@ class Sync(Operation[None]):
         self.data_only = data_only
         self._entry = None
 
-    def _prepare(self, port: Engine) -> Request:
+    def _prepare(self, port: UnqueuedOperations, token: int, mode: int) -> Prepared:
         key = self.key
         if (
             key._port is not port
@@ -161,4 +181,6 @@ class Sync(Operation[None]):
         ):
             raise unusable_key(self, port, "a file")
         flags = numbers.DATA_ONLY if self.data_only else 0
-        return numbers.SYNC, key._id, flags, port._null, 0, 0, key, None, no_result
+        entry = self, key, no_result, None, token, port, mode
+        request = port._native, numbers.SYNC, flags | mode, key._id, token, port._null, 0, 0
+        return entry, request

@@ -19,9 +19,9 @@ from portio.operations import numbers
 from portio.operations.base import (
     LARGEST,
     ExtendedOperation,
-    ExtendedRequest,
     Operation,
-    Request,
+    Prepared,
+    PreparedFully,
     Transfer,
     check_flags,
     check_offset,
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from portio.engine import Engine
     from portio.files import Handle
     from portio.keys import CompletionKey, HasFileno
+    from portio.operations.base import Entry
+    from portio.unqueued import UnqueuedOperations
 
 __all__ = ["Accept", "Connect", "Recv", "RecvFrom", "Send", "SendFile", "SendTo", "Shutdown"]
 
@@ -59,7 +61,7 @@ class Accept(Operation["socket.socket"]):
         self.key = key
         self._entry = None
 
-    def _prepare(self, port: Engine) -> Request:
+    def _prepare(self, port: UnqueuedOperations, token: int, mode: int) -> Prepared:
         key = self.key
         if (
             key._port is not port
@@ -68,7 +70,9 @@ class Accept(Operation["socket.socket"]):
         ):
             raise unusable_key(self, port, "a socket")
         settle = _Accepting(key.accepting_form()).settle
-        return numbers.ACCEPT, key._id, 0, port._null, 0, 0, key, None, settle
+        entry = self, key, settle, None, token, port, mode
+        request = port._native, numbers.ACCEPT, mode, key._id, token, port._null, 0, 0
+        return entry, request
 
 
 class Connect(ExtendedOperation[None]):
@@ -91,7 +95,7 @@ class Connect(ExtendedOperation[None]):
         self.address = address
         self._entry = None
 
-    def _prepare_extended(self, port: Engine) -> ExtendedRequest:
+    def _prepare_extended(self, port: UnqueuedOperations, token: int, mode: int) -> PreparedFully:
         key = self.key
         if (
             key._port is not port
@@ -100,8 +104,9 @@ class Connect(ExtendedOperation[None]):
         ):
             raise unusable_key(self, port, "a socket")
         pin = address, size = _address(port, key, self.address)
-        request = numbers.CONNECT, key._id, 0, port._null, 0, 0, key, pin, no_result
-        return request, (address, size, 0)
+        entry = self, key, no_result, pin, token, port, mode
+        request = port._native, numbers.CONNECT, mode, key._id, token, port._null, 0, 0
+        return (entry, request), (address, size, 0)
 
 
 class Recv(Transfer[int]):
@@ -129,7 +134,7 @@ class Recv(Transfer[int]):
         self.flags = flags
         self._entry = None
 
-    def _prepare(self, port: Engine) -> Request:
+    def _prepare(self, port: UnqueuedOperations, token: int, mode: int) -> Prepared:
         key = self.key
         if (
             key._port is not port
@@ -145,8 +150,12 @@ class Recv(Transfer[int]):
             form, buffer, length, pin, settle = self._pin_sequence(
                 port, self.buffer, writable=True, refused=refused
             )
-            return numbers.RECV, key._id, form, buffer, length, flags, key, pin, settle
-        return numbers.RECV, key._id, 0, pin, len(pin), flags, key, pin, None
+            entry = self, key, settle, pin, token, port, mode
+            request = port._native, numbers.RECV, form | mode, key._id, token, buffer, length, flags
+            return entry, request
+        entry = self, key, None, pin, token, port, mode
+        request = port._native, numbers.RECV, mode, key._id, token, pin, len(pin), flags
+        return entry, request
 
 
 class Send(Transfer[int]):
@@ -172,7 +181,7 @@ class Send(Transfer[int]):
         self.flags = flags
         self._entry = None
 
-    def _prepare(self, port: Engine) -> Request:
+    def _prepare(self, port: UnqueuedOperations, token: int, mode: int) -> Prepared:
         key = self.key
         if (
             key._port is not port
@@ -183,7 +192,9 @@ class Send(Transfer[int]):
         flags = 0 if self.flags == 0 else check_flags(self.flags)
         buffer = self.buffer
         if type(buffer) is bytes:
-            return numbers.SEND, key._id, 0, buffer, len(buffer), flags, key, buffer, None
+            entry: Entry = self, key, None, buffer, token, port, mode
+            request = port._native, numbers.SEND, mode, key._id, token, buffer, len(buffer), flags
+            return entry, request
         from_buffer = port._from_buffer
         try:
             pin = from_buffer(port._chars, buffer)
@@ -191,8 +202,12 @@ class Send(Transfer[int]):
             form, data, length, pin, settle = self._pin_sequence(
                 port, buffer, writable=False, refused=refused
             )
-            return numbers.SEND, key._id, form, data, length, flags, key, pin, settle
-        return numbers.SEND, key._id, 0, pin, len(pin), flags, key, pin, None
+            entry = self, key, settle, pin, token, port, mode
+            request = port._native, numbers.SEND, form | mode, key._id, token, data, length, flags
+            return entry, request
+        entry = self, key, None, pin, token, port, mode
+        request = port._native, numbers.SEND, mode, key._id, token, pin, len(pin), flags
+        return entry, request
 
 
 class RecvFrom(ExtendedOperation["tuple[int, Any]"]):
@@ -222,7 +237,7 @@ class RecvFrom(ExtendedOperation["tuple[int, Any]"]):
         self.flags = flags
         self._entry = None
 
-    def _prepare_extended(self, port: Engine) -> ExtendedRequest:
+    def _prepare_extended(self, port: UnqueuedOperations, token: int, mode: int) -> PreparedFully:
         key = self.key
         if (
             key._port is not port
@@ -234,8 +249,9 @@ class RecvFrom(ExtendedOperation["tuple[int, Any]"]):
         form, buffer, length, pin, scatter = self._pin(port, self.buffer, writable=True)
         sender = _Sender(port, scatter)
         settle = sender.settle  # which holds the address in place
-        request = numbers.RECVFROM, key._id, form, buffer, length, flags, key, pin, settle
-        return request, (sender.address, sender.size, 0)
+        entry = self, key, settle, pin, token, port, mode
+        request = port._native, numbers.RECVFROM, form | mode, key._id, token, buffer, length, flags
+        return (entry, request), (sender.address, sender.size, 0)
 
 
 class SendTo(ExtendedOperation[int]):
@@ -266,7 +282,7 @@ class SendTo(ExtendedOperation[int]):
         self.flags = flags
         self._entry = None
 
-    def _prepare_extended(self, port: Engine) -> ExtendedRequest:
+    def _prepare_extended(self, port: UnqueuedOperations, token: int, mode: int) -> PreparedFully:
         key = self.key
         if (
             key._port is not port
@@ -278,8 +294,9 @@ class SendTo(ExtendedOperation[int]):
         address, size = _address(port, key, self.address)
         form, buffer, length, pin, settle = self._pin(port, self.buffer, writable=False)
         kept = pin, address, size
-        request = numbers.SENDTO, key._id, form, buffer, length, flags, key, kept, settle
-        return request, (address, size, 0)
+        entry = self, key, settle, kept, token, port, mode
+        request = port._native, numbers.SENDTO, form | mode, key._id, token, buffer, length, flags
+        return (entry, request), (address, size, 0)
 
 
 class Shutdown(Operation[None]):
@@ -302,7 +319,7 @@ class Shutdown(Operation[None]):
         self.how = how
         self._entry = None
 
-    def _prepare(self, port: Engine) -> Request:
+    def _prepare(self, port: UnqueuedOperations, token: int, mode: int) -> Prepared:
         key = self.key
         if (
             key._port is not port
@@ -315,7 +332,9 @@ class Shutdown(Operation[None]):
         except (KeyError, TypeError):
             wanted = "SHUT_RD, SHUT_WR or SHUT_RDWR"
             raise ValueError(f"how must be {wanted}, not {self.how!r}") from None
-        return numbers.SHUTDOWN, key._id, 0, port._null, 0, direction, key, None, no_result
+        entry = self, key, no_result, None, token, port, mode
+        request = port._native, numbers.SHUTDOWN, mode, key._id, token, port._null, 0, direction
+        return entry, request
 
 
 class SendFile(ExtendedOperation[int]):
@@ -353,7 +372,7 @@ class SendFile(ExtendedOperation[int]):
         self.count = count
         self._entry = None
 
-    def _prepare_extended(self, port: Engine) -> ExtendedRequest:
+    def _prepare_extended(self, port: UnqueuedOperations, token: int, mode: int) -> PreparedFully:
         key = self.key
         if (
             key._port is not port
@@ -366,8 +385,9 @@ class SendFile(ExtendedOperation[int]):
         offset = check_offset(self.offset)
         count = LARGEST if self.count is None else check_offset(self.count, "count")
         null = port._null
-        request = numbers.SENDFILE, key._id, 0, null, count, offset, key, file, None
-        return request, (null, null, descriptor)
+        entry = self, key, None, file, token, port, mode
+        request = port._native, numbers.SENDFILE, mode, key._id, token, null, count, offset
+        return (entry, request), (null, null, descriptor)
 
 
 class _Accepting:

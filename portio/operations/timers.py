@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from portio.keys import CompletionKey
 from portio.operations import numbers
-from portio.operations.base import Operation, Request, no_result, unusable_key
+from portio.operations.base import Operation, Prepared, no_result, unusable_key
 from portio.timeouts import to_nanoseconds
 
 if TYPE_CHECKING:
-    from portio.engine import Engine
+    from portio.unqueued import UnqueuedOperations
 
 __all__ = ["Timer"]
 
@@ -36,9 +36,11 @@ class Timer(Operation[None]):
         self.seconds = seconds
         self._entry = None
 
-    def _prepare(self, port: Engine) -> Request:
+    def _prepare(self, port: UnqueuedOperations, token: int, mode: int) -> Prepared:
         key: Any = self.key
         if key is not None and not (isinstance(key, CompletionKey) and key.serves(port)):
             raise unusable_key(self, port)
         nanoseconds = to_nanoseconds(self.seconds, "seconds")
-        return numbers.TIMER, 0, 0, port._null, 0, nanoseconds, key, None, no_result
+        entry = self, key, no_result, None, token, port, mode
+        request = port._native, numbers.TIMER, mode, 0, token, port._null, 0, nanoseconds
+        return entry, request

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import queue
 import random
 import signal
@@ -20,6 +21,7 @@ from support.watch import LIMIT, fail_with_dump
 
 POSTS = 6000
 RECEIVES = 3000
+WAITS = 5000
 
 
 class Interrupt(BaseException):
@@ -183,3 +185,83 @@ def test_takes_beside_workers(backend: str, alarm: Alarm) -> None:
                     break
         taken = [number for worker in workers for number in worker.result()]
     assert sorted(mine + taken) == list(range(POSTS))
+
+
+class Storm:
+    """Signals as fast as they come, of which up to two interrupt one call."""
+
+    def __init__(self) -> None:
+        self.raises = 0
+        self.calls = 0
+        self.interrupts = 0
+
+    def handle(self, number: int, frame: object) -> None:
+        self.calls += 1
+        if self.raises:
+            self.raises -= 1
+            self.interrupts += 1
+            raise Interrupt
+
+    def call(self, function: Callable[[float], object], argument: float) -> None:
+        try:
+            try:
+                self.raises = 2
+                function(argument)
+                self.raises = 0
+            except Interrupt:  # while the second may still come
+                self.raises = 0
+        except Interrupt:
+            self.raises = 0
+
+
+@pytest.mark.usefixtures("no_leak")
+@pytest.mark.parametrize("thread_bound", [False, True], ids=["shared", "thread_bound"])
+@pytest.mark.parametrize("way", ["get", "get_many", "wait"])
+def test_wakeup_descriptor(
+    backend: str, rng: random.Random, way: str, *, thread_bound: bool
+) -> None:
+    """Wherever signals raise, the program's own descriptor is back, and gets every number."""
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals come to the main thread only")
+    storm = Storm()
+    reader, own = os.pipe2(os.O_NONBLOCK)
+    told = 0
+    before = signal.signal(signal.SIGALRM, storm.handle)
+    signal.set_wakeup_fd(own)
+    try:
+        with portio.Port(backend=backend, thread_bound=thread_bound) as port:
+            operation = portio.Timer(1000)
+            port.submit(operation, queued=False)
+            functions: dict[str, Callable[[float], object]] = {
+                "get": port.get,
+                "get_many": lambda timeout: port.get_many(timeout=timeout),
+                "wait": operation.wait,
+            }
+            for turn in range(WAITS):
+                if turn % 100 == 0:
+                    pace = rng.uniform(3e-5, 2e-4)
+                    signal.setitimer(signal.ITIMER_REAL, pace, pace)
+                storm.call(functions[way], rng.choice([0, 1e-6, 1e-5, 5e-5]))
+                assert signal.set_wakeup_fd(own) == own
+                if turn % 100 == 99:
+                    told += drain(reader)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            functions[way](0.001)  # passes on what a second exception has kept back
+            told += drain(reader)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGALRM, before)
+        os.close(reader)
+        os.close(own)
+    print(f"{storm.calls} signals, {storm.interrupts} interrupts, {told} told")
+    assert storm.interrupts
+    assert told >= storm.calls
+
+
+def drain(reader: int) -> int:
+    """How many bytes there are."""
+    try:
+        return len(os.read(reader, 65536))
+    except BlockingIOError:
+        return 0

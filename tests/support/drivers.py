@@ -38,6 +38,7 @@ class Driver(ABC):
         # Numbers, not references: a driver that kept an operation alive would
         # hide a library that does not (O3).
         self._started: set[int] = set()
+        self._quiet: set[int] = set()
         self._waiting: deque[Packet] = deque()
         self._barrier = portio.CompletionKey("barrier")
 
@@ -65,6 +66,11 @@ class Driver(ABC):
         except BaseException:
             self._started -= ids - again
             raise
+
+    def submit_quiet(self, *operations: portio.Operation[Any]) -> None:
+        """Start operations that give a packet only when they fail."""
+        self._quiet |= {id(operation) for operation in operations}
+        self.call(self.port.submit, *operations, quiet=True)
 
     def wait(self, operation: portio.Operation[T], timeout: float = LIMIT) -> portio.Completion[T]:
         """The completion of an operation that was submitted with queued=False."""
@@ -167,7 +173,9 @@ class Driver(ABC):
         """An operation completes once, and only when it was started."""
         if packet.operation is None:
             return
-        if id(packet.operation) not in self._started:
+        if id(packet.operation) in self._quiet and packet.error is not None:
+            self._quiet.discard(id(packet.operation))
+        elif id(packet.operation) not in self._started:
             raise AssertionError(f"a completion without a start, or a second one: {packet!r}")
         if packet.last:
             self._started.discard(id(packet.operation))

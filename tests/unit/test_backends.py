@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -233,11 +234,19 @@ def test_other_backends_have_other_reasons(system: Callable[..., None]) -> None:
     assert found.reason == "epoll_create1 failed: Operation not permitted"
 
 
-def test_an_extension_that_is_missing_on_its_own_system(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_extension_that_is_missing_on_its_own_system(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(reasons, "_TOP", tmp_path)
     found = reasons.not_built("epoll", ImportError("libfoo.so"))
     assert "portio.backends._epoll cannot be imported (libfoo.so)" in found.reason
     assert "C compiler" in found.advice
+    for name in ("pyproject.toml", "CMakeLists.txt"):
+        (tmp_path / name).touch()
+    found = reasons.not_built("epoll", ImportError("libfoo.so"))
+    assert f"source tree in {tmp_path}" in found.reason
+    assert "pip install -e" in found.advice
 
 
 def test_files_that_cannot_be_read_say_nothing() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 import portio
 from portio import engine, submission
+from portio.operations import base
 from support.watch import LIMIT
 
 
@@ -155,3 +156,13 @@ def test_a_closed_port_lets_go(backend: str) -> None:
         queued.result()
     with pytest.raises(portio.PortClosedError):
         unqueued.wait(0)
+
+
+def test_modes_are_the_flags_of_the_door(backend: str) -> None:
+    with portio.Port(backend=backend) as port:
+        lib = port._lib
+        assert (base.QUEUED, base.UNQUEUED, base.QUIET) == (
+            0,
+            lib.PORTIO_UNQUEUED,
+            lib.PORTIO_QUIET,
+        )
