@@ -19,9 +19,10 @@ nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "types", "docs", "sanitizers", "tests", "windows"]
+nox.options.sessions = ["lint", "types", "docs", "sanitizers", "trio_oldest", "tests", "windows"]
 
 PYTHONS = ["3.11", "3.12", "3.13", "3.14", "3.14t"]
+OLDEST_TRIO = "0.22.0"  # the newest is what the other sessions install
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 CHECKED = ["portio", "tests", "examples", "benchmarks", "docs", "tools", "noxfile.py"]
 
@@ -63,6 +64,16 @@ def tests(session: nox.Session) -> None:
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     elsewhere = own in PYTHONS and session.python != own and not session.posargs
     session.run("pytest", "-n", "auto", *(OLDER_KERNELS if elsewhere else []), *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def trio_oldest(session: nox.Session) -> None:
+    """Run what concerns trio with the oldest trio that portio.trio works with."""
+    install_group(session, "tests")
+    session.install(".", f"trio=={OLDEST_TRIO}")
+    session.env["PYTHONSAFEPATH"] = "1"
+    session.run("pytest", "-n", "auto", "tests/trio_adapter", *session.posargs)
+    session.run("pytest", "-n", "auto", "tests/conformance", "-m", "core", "-k", "trio")
 
 
 @nox.session

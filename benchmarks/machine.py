@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.programs import COMPILER
 
-DISTRIBUTIONS = ["completion-port", "cffi", "uvloop", "caio"]
+DISTRIBUTIONS = ["completion-port", "cffi", "uvloop", "caio", "trio"]
 
 
 def describe() -> dict[str, object]:

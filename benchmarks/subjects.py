@@ -15,6 +15,10 @@ UVLOOP_PROTOCOL = "uvloop, Protocol"
 UVLOOP_SOCK = "uvloop, sock_recv and sock_sendall"
 ASYNCIO_SOCK = "asyncio, sock_recv_into"
 SIMPLE_QUEUE = "queue.SimpleQueue"
+ASYNCIO_CAIO = "asyncio, caio"
+TRIO = "trio"
+TRIO_THREAD = "trio.to_thread"
+PORTIO_TRIO = "portio.trio {}"
 
 
 def portio_name(backend: str, kind: str) -> str:
@@ -81,6 +85,21 @@ def _loops(
     )
 
 
+def _trio(
+    module: str, title: str = PORTIO_TRIO, options: tuple[str, ...] = (), share: float = 1.0
+) -> tuple[Subject, ...]:
+    """Give a subject for each backend under trio."""
+    return tuple(
+        Subject(
+            title.format(backend),
+            Program(module, ("--backend", backend, *options)),
+            needs=(backend, "trio"),
+            share=share,
+        )
+        for backend in BACKENDS
+    )
+
+
 ECHO = (
     Subject(C_IO_URING, Program("echo_io_uring"), needs=("ring",)),
     Subject(C_EPOLL, Program("echo_epoll")),
@@ -92,6 +111,8 @@ ECHO = (
         {"protocol": "Protocol", "streams": "streams", "sock": "sock_recv and sock_sendall"},
         share={"uvloop": 1.0, "asyncio": 0.4},
     ),
+    *_trio("benchmarks.ours.echo_trio"),
+    Subject(TRIO, Program("benchmarks.peers.echo_trio"), needs=("trio",)),
 )
 
 READS = (
@@ -112,7 +133,7 @@ READS = (
         share={"uvloop": 0.05, "asyncio": 0.05},
     ),
     Subject(
-        "asyncio, caio",
+        ASYNCIO_CAIO,
         Program("benchmarks.peers.read_asyncio", ("--loop", "asyncio", "--style", "caio")),
         needs=("caio", "ring"),
         share=0.3,
@@ -122,6 +143,20 @@ READS = (
         Program("benchmarks.peers.read_asyncio", ("--loop", "asyncio", "--style", "caio-plain")),
         needs=("caio", "ring"),
         share=0.3,
+    ),
+    *_trio("benchmarks.ours.reads_trio", options=("--how", "operation"), share=0.5),
+    *_trio("benchmarks.ours.reads_trio", "portio.trio {}, file", ("--how", "file"), share=0.5),
+    Subject(
+        TRIO_THREAD,
+        Program("benchmarks.peers.read_trio", ("--style", "to_thread")),
+        needs=("trio",),
+        share=0.05,
+    ),
+    Subject(
+        "trio.open_file",
+        Program("benchmarks.peers.read_trio", ("--style", "open_file")),
+        needs=("trio",),
+        share=0.05,
     ),
 )
 

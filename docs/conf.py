@@ -16,6 +16,10 @@ nitpick_ignore_regex = [
     ("py:class", r"Address|Buffers|HandleLike|HasFileno"),
     ("py:class", r"Handle|PacketQueue|CData|Identity|portio\.port\.Blocking"),
     ("py:class", r"os\.PathLike|socket\.socket"),
+    # trio's, and typing's.
+    ("py:class", r"trio\..*|Opener|Path|Buffer|Open(Text|Binary)Mode|sockets\.socket"),
+    ("py:class", r"(portio\.trio\.(streams|turns)\.)?(Sending|Receiving|Resource)"),
+    ("py:(class|exc|func|meth|obj)", r"trio\..*|open|shutil\.SameFileError|io\..*"),
 ]
 
 html_theme = "furo"

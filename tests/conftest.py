@@ -16,18 +16,28 @@ import pytest
 
 import portio
 from support import backends
-from support.drivers import DRIVERS, Driver
+from support.drivers import DRIVERS as PORT_DRIVERS
+from support.drivers import Driver
 from support.handles import open_handles
 from support.net import Net
 from support.system import WINDOWS, WINE
 from support.watch import HANG_LIMIT, LIMIT
 
+DRIVERS: dict[str, type[Driver]] = {**PORT_DRIVERS}
+if not WINDOWS:  # portio.trio has not been tested there
+    from support.trio_driver import TrioRun
+
+    DRIVERS[TrioRun.name] = TrioRun
+
 _ERROR_OUTPUT = pytest.StashKey[int]()
 _WINE = "Wine cannot: "
 
-# What is about the Linux engines alone, and the peers of the benchmarks.
+# What is about the Linux engines alone, the peers of the benchmarks, and portio.trio.
 collect_ignore = (
-    ["native", "benchmarks", "conformance/test_features.py", "environment/test_blocked.py"]
+    [
+        *("native", "benchmarks", "conformance/test_features.py", "environment/test_blocked.py"),
+        *("trio_adapter", "examples/test_trio_examples.py"),
+    ]
     if WINDOWS
     else []
 )

@@ -65,6 +65,9 @@ def _goals() -> list[Goal]:
                 name = subjects.portio_name(backend, kind)
                 goals.append(Goal(case, name, limit, subjects.UVLOOP_PROTOCOL))
                 goals.append(Goal(case, name, 0.6, subjects.UVLOOP_SOCK))
+    for backend in subjects.BACKENDS:
+        name = subjects.PORTIO_TRIO.format(backend)
+        goals.append(Goal("50x64B", name, 0.9, subjects.TRIO))
     return goals
 
 
@@ -84,7 +87,12 @@ WORK = Work(
         Metric("p50", "latency 50 %, µs", 1, 0),
         Metric("p99", "99 %, µs", 1, 0),
     ),
-    references=(subjects.C_IO_URING, subjects.UVLOOP_PROTOCOL, subjects.UVLOOP_SOCK),
+    references=(
+        subjects.C_IO_URING,
+        subjects.UVLOOP_PROTOCOL,
+        subjects.UVLOOP_SOCK,
+        subjects.TRIO,
+    ),
     measure=_measure,
     goals=tuple(_goals()),
 )

@@ -1,0 +1,363 @@
+"""A port in a trio run: operations that are awaited.
+
+Every run has a port of its own, made when it is first needed and closed with the
+run; `TrioPort` makes others.  How packets come out of a port is the business of
+wakes.py; here they meet the tasks that wait for them.
+
+Cancellation.  A task that waits is never let go before its operation is complete,
+because until then the system may use the buffer, and because the operation may
+still succeed.  Trio asks for the end of the wait; the operation is asked to end,
+and trio is told that the wait goes on (`Abort.FAILED`).  When the completion says
+"cancelled", `Cancelled` is raised, by the function that trio gave for that.  When
+the operation was faster, its result is returned, and the cancellation is delivered
+at the next checkpoint, as always in trio.  Ctrl-C comes the same way.
+
+Who owns what.  `_waiting` maps operations, by identity, to the tasks that wait; the
+port keeps the operation alive, so an identity is not used twice.  Only trio's
+thread touches it.  `run` is protected from KeyboardInterrupt, or one could be
+raised between the submission and the wait, and the completion find nobody.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+from outcome import Error, Value, acapture
+from trio.lowlevel import (
+    Abort,
+    ParkingLot,
+    RunVar,
+    Task,
+    cancel_shielded_checkpoint,
+    checkpoint,
+    checkpoint_if_cancelled,
+    current_task,
+    enable_ki_protection,
+    reschedule,
+    wait_task_rescheduled,
+)
+
+from portio.errors import OperationCancelledError, PortClosedError, port_closed
+from portio.operations import Accept, Connect, Recv, RecvFrom, Timer
+from portio.trio.memory import Lender
+from portio.trio.wakes import make_wake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from trio.lowlevel import RaiseCancelT
+
+    from portio.completion import Completion
+    from portio.keys import CompletionKey, HandleLike
+    from portio.operations.base import Operation
+    from portio.port import Port
+
+__all__ = ["TrioPort", "Waiter", "current_port", "port_of", "run"]
+
+#: What waits for somebody else, as a rule.
+_PATIENT = (Recv, RecvFrom, Accept, Connect, Timer)
+
+T = TypeVar("T")
+
+
+class TrioPort:
+    """A port whose operations are awaited in the trio run that makes it.
+
+    `backend` names the engine; None leaves the choice to PORTIO_BACKEND or to portio.
+    It belongs to the run, and to trio's thread.  It is closed with the run; ``async
+    with`` closes it earlier.
+
+    Raises `BackendUnavailableError`, OSError when the system refuses a port, and
+    RuntimeError outside of a trio run.
+    """
+
+    def __init__(self, *, backend: str | None = None) -> None:
+        self._waiting: dict[int, Task] = {}
+        self._unclaimed: deque[Completion[Any]] = deque()
+        self._takers = ParkingLot()
+        #: Memory for the streams of this port.
+        self.lender = Lender()
+        self._wake = make_wake(self, backend)
+        self._port = self._wake.port
+        _by_port[self._port] = self
+
+    @property
+    def sleeps(self) -> int:
+        """How often trio's loop has slept, as far as that is known."""
+        return self._wake.sleeps
+
+    @property
+    def port(self) -> Port:
+        """The port itself."""
+        return self._port
+
+    @property
+    def backend(self) -> str:
+        """The name of the engine that it uses."""
+        return self._port.backend
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return self._port.closed
+
+    # ---- operations ----
+
+    @enable_ki_protection
+    async def run(self, operation: Operation[T]) -> T:
+        """Starts an operation, waits for its completion, and gives the result.
+
+        Raises what `Port.submit` raises, and the error that the operation completes
+        with.  When the waiting task is cancelled, so is the operation; `Cancelled`
+        is raised only if it is then completed as cancelled.  A checkpoint, always.
+        """
+        # The steps of `complete`, whose coroutine would be a twentieth of the time.
+        await checkpoint_if_cancelled()
+        waiter = Waiter(self, operation)
+        if not waiter.may_start():
+            return (await self._complete_watching(operation, None)).result()
+        try:
+            waiter.start(isinstance(operation, _PATIENT))
+        except BaseException:
+            await checkpoint()
+            raise
+        completion: Completion[T] = await wait_task_rescheduled(waiter.abort)
+        if waiter.raise_cancel is not None:
+            waiter.end(completion)
+        return completion.result()
+
+    @enable_ki_protection
+    async def complete(
+        self,
+        operation: Operation[T],
+        cancelled: Callable[[Completion[T]], object] | None = None,
+        *,
+        patient: bool | None = None,
+    ) -> Completion[T]:
+        """The same, but gives the completion, which tells of an error and does not raise it.
+
+        Just before `Cancelled` is raised for an operation that was started, `cancelled`
+        is called with its completion, which says how many bytes were moved.
+
+        `patient` says whether the operation is likely to wait for somebody else, and not
+        to be complete at once; None goes by its class.  It only matters for speed.
+        """
+        await checkpoint_if_cancelled()
+        if patient is None:
+            patient = isinstance(operation, _PATIENT)
+        waiter = Waiter(self, operation)
+        if not waiter.may_start():
+            return await self._complete_watching(operation, cancelled)
+        try:
+            waiter.start(patient)
+        except BaseException:
+            await checkpoint()
+            raise
+        completion: Completion[T] = await wait_task_rescheduled(waiter.abort)
+        if waiter.raise_cancel is not None:
+            waiter.end(completion, cancelled)
+        return completion
+
+    async def _complete_watching(
+        self, operation: Operation[T], cancelled: Callable[[Completion[T]], object] | None
+    ) -> Completion[T]:
+        """`complete` at the end of a run, when no system task can watch."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._wake.watch)
+            result = await acapture(self.complete, operation, cancelled)
+            nursery.cancel_scope.cancel()
+        return result.unwrap()
+
+    def submit(self, *operations: Operation[Any]) -> None:
+        """Starts operations that no task waits for; `get` gives their completions.
+
+        Raises what `Port.submit` raises.
+        """
+        self._port.submit(*operations)
+        if not self._wake.attended:
+            self._wake.revive()
+        self._wake.submitted(False)
+
+    async def get(self) -> Completion[Any]:
+        """Waits for the next packet that was posted, or whose operation `submit` has started.
+
+        Raises `PortClosedError`.
+        """
+        await checkpoint_if_cancelled()
+        while not self._unclaimed:
+            if self._port.closed:
+                raise port_closed()
+            await self._takers.park()
+        completion = self._unclaimed.popleft()
+        await cancel_shielded_checkpoint()
+        return completion
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Completion[Any]:
+        try:
+            return await self.get()
+        except PortClosedError:
+            raise StopAsyncIteration from None
+
+    # ---- handles ----
+
+    def associate(self, handle: HandleLike, data: object = None) -> CompletionKey:
+        """Makes `handle` a handle of this port, and returns its key: `Port.associate`."""
+        return self._port.associate(handle, data)
+
+    def close_key(self, key: CompletionKey) -> None:
+        """Closes a key of this port, `CompletionKey.close`, and has its operations end."""
+        key.close()
+        self._wake.submitted(False)
+
+    # ---- the end ----
+
+    def close(self) -> None:
+        """Closes the port: `Port.close`.  Tasks that wait get `PortClosedError`."""
+        _by_port.pop(self._port, None)
+        if self._port.closed:
+            return
+        self._wake.close()
+        self.fail(port_closed())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+        await checkpoint_if_cancelled()
+
+    def __repr__(self) -> str:
+        return f"<portio.trio.TrioPort of {self._port!r}>"
+
+    # ---- for the wake ----
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a task waits for an operation of the port."""
+        return bool(self._waiting)
+
+    def deliver(self, packets: list[Completion[Any]]) -> None:
+        """Hands packets to the tasks that wait for them."""
+        waiting = self._waiting
+        for packet in packets:
+            task = waiting.pop(id(packet.operation), None)
+            if task is not None:
+                reschedule(task, Value(packet))
+            else:
+                self._unclaimed.append(packet)
+                self._takers.unpark()
+
+    def fail(self, error: BaseException) -> None:
+        """The port is of no use any more: tells all who wait."""
+        waiting, self._waiting = self._waiting, {}
+        for task in waiting.values():
+            reschedule(task, Error(error))
+        self._takers.unpark_all()
+
+    def end(self) -> None:
+        """The run is over: nobody is left who could wait."""
+        _by_port.pop(self._port, None)
+        self._wake.close()
+
+
+class Waiter:
+    """One operation and the task that waits for it, in steps that cost little.
+
+    `TrioPort.complete` is the rule.  Streams, which use one operation again and again,
+    keep its waiter and take the steps themselves, which saves a coroutine each time:
+
+        await checkpoint_if_cancelled()
+        if waiter.may_start():
+            waiter.start(patient)
+            completion = await wait_task_rescheduled(waiter.abort)
+            if waiter.raise_cancel is not None:
+                waiter.end(completion)
+
+    all of it protected from KeyboardInterrupt.
+    """
+
+    __slots__ = ("_operation", "_port", "_wake", "raise_cancel")
+
+    def __init__(self, port: TrioPort, operation: Operation[Any]) -> None:
+        self._port = port
+        self._wake = port._wake
+        self._operation = operation
+        #: Set when trio has asked for the end of the wait.
+        self.raise_cancel: RaiseCancelT | None = None
+
+    def may_start(self) -> bool:
+        """Whether completions reach the run; if not, `TrioPort.complete` knows a way."""
+        return self._wake.attended or self._wake.revive()
+
+    def start(self, patient: bool, /) -> None:  # noqa: FBT001
+        """Submits the operation; raises what `Port.submit` raises."""
+        operation = self._operation
+        port = self._port
+        port._port.submit(operation)
+        self._wake.submitted(patient)
+        self.raise_cancel = None
+        port._waiting[id(operation)] = current_task()
+
+    def abort(self, raise_cancel: RaiseCancelT) -> Abort:
+        """Trio wants the wait to end."""
+        self.raise_cancel = raise_cancel
+        self._operation.cancel()
+        self._wake.submitted(False)
+        return Abort.FAILED
+
+    def end(
+        self,
+        completion: Completion[T],
+        cancelled: Callable[[Completion[T]], object] | None = None,
+    ) -> None:
+        """Raises `Cancelled`, unless the operation was faster."""
+        raise_cancel, self.raise_cancel = self.raise_cancel, None
+        if raise_cancel is not None and isinstance(completion.error, OperationCancelledError):
+            if cancelled is not None:
+                cancelled(completion)
+            raise_cancel()
+
+
+#: The ports that have not been closed, for `run`.
+_by_port: dict[Port, TrioPort] = {}
+
+_of_run: RunVar[TrioPort] = RunVar("portio.trio port")
+
+
+def current_port() -> TrioPort:
+    """The port of this trio run, made on first use.  RuntimeError outside of a run."""
+    try:
+        return _of_run.get()
+    except LookupError:
+        port = TrioPort()
+        _of_run.set(port)
+        return port
+
+
+def port_of(key: CompletionKey | None) -> TrioPort:
+    """The port that serves `key`: its own, else that of the run."""
+    if key is not None and key._port is not None:
+        found = _by_port.get(key._port)
+        if found is not None:
+            return found
+    return current_port()
+
+
+async def run(operation: Operation[T]) -> T:
+    """Starts an operation, waits for its completion, and gives the result.
+
+    On the port of its key; if it has none, on that of the run.  See `TrioPort.run`.
+    """
+    return await port_of(getattr(operation, "key", None)).run(operation)

@@ -1,0 +1,185 @@
+"""Sockets: streams and listeners."""
+
+from __future__ import annotations
+
+import socket as sockets  # `socket` is an attribute and an argument here
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import trio
+from trio.lowlevel import checkpoint, enable_ki_protection
+
+from portio.errors import PortClosedError
+from portio.operations import Accept, Recv, Send, Shutdown
+from portio.trio.streams import Receiving, Resource, Sending
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from portio.trio.ports import TrioPort
+
+__all__ = ["SocketListener", "SocketStream", "adopt", "taken_over"]
+
+
+class SocketStream(Sending, Receiving, trio.abc.HalfCloseableStream):
+    """A connected stream socket.
+
+    `socket` is one of the `socket` module; from now on it is this stream's.  `on` is the
+    port to use; None: that of the run.  As trio does, it sets TCP_NODELAY, and
+    TCP_NOTSENT_LOWAT where there is that.
+
+    Raises TypeError and ValueError for what is no stream socket, and what
+    `Port.associate` raises.
+    """
+
+    _send_type = Send
+
+    #: The socket.  Only for what does not wait: names, options.
+    socket: sockets.socket
+
+    def __init__(self, socket: sockets.socket, *, on: TrioPort | None = None) -> None:
+        _check_stream(socket, type(self))
+        self.socket = socket
+        super().__init__(socket, on)
+        with suppress(OSError):  # no TCP
+            self.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+            if hasattr(sockets, "TCP_NOTSENT_LOWAT"):
+                self.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NOTSENT_LOWAT, 2**14)
+
+    def _make_receive(self) -> Recv:
+        return Recv(self._key, b"")
+
+    @enable_ki_protection
+    async def send_eof(self) -> None:
+        """Tells the peer that nothing more will come; doing so again does nothing.
+
+        Raises what `send_all` raises.
+        """
+        if self._eof_sent and not self._closed:
+            await checkpoint()
+            return
+        await self._begin_sending()
+        try:
+            done = await self._port.complete(Shutdown(self._key, sockets.SHUT_WR))
+        except PortClosedError:
+            raise self._closed_error() from None
+        finally:
+            self._sending = False
+        if done.error is not None:
+            raise self._failure(done)
+        self._eof_sent = True
+
+    @overload
+    def setsockopt(self, level: int, option: int, value: int | Buffer) -> None: ...
+
+    @overload
+    def setsockopt(self, level: int, option: int, value: None, length: int) -> None: ...
+
+    def setsockopt(
+        self, level: int, option: int, value: int | Buffer | None, length: int | None = None
+    ) -> None:
+        """Sets an option of the socket, as `socket.socket.setsockopt` does."""
+        if length is not None:
+            if value is not None:
+                raise TypeError(f"with a length the value must be None, not {value!r}")
+            self.socket.setsockopt(level, option, None, length)
+        elif value is None:
+            raise TypeError("the value may be None only with a length")
+        else:
+            self.socket.setsockopt(level, option, value)
+
+    @overload
+    def getsockopt(self, level: int, option: int) -> int: ...
+
+    @overload
+    def getsockopt(self, level: int, option: int, buffersize: int) -> bytes: ...
+
+    def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
+        """Gives an option of the socket, as `socket.socket.getsockopt` does."""
+        if buffersize == 0:
+            return self.socket.getsockopt(level, option)
+        return self.socket.getsockopt(level, option, buffersize)
+
+    def __repr__(self) -> str:
+        return f"<portio.trio.SocketStream {self.socket!r}>"
+
+
+class SocketListener(Resource, trio.abc.Listener[SocketStream]):
+    """A listening stream socket.
+
+    `socket` is one of the `socket` module, on which ``listen`` was called; from now on it
+    is this listener's.  `on` is the port to use, also for the connections; None: that of
+    the run.
+
+    Raises TypeError and ValueError for what is no listening socket, and what
+    `Port.associate` raises.
+    """
+
+    #: The socket.  Only for what does not wait: names, options.
+    socket: sockets.socket
+
+    def __init__(self, socket: sockets.socket, *, on: TrioPort | None = None) -> None:
+        _check_stream(socket, type(self))
+        if not _listens(socket):
+            raise ValueError("SocketListener requires a listening socket")
+        self.socket = socket
+        super().__init__(socket, on)
+
+    @enable_ki_protection
+    async def accept(self) -> SocketStream:
+        """Waits for a connection.
+
+        Any number of tasks may.  If it is cancelled, no connection was taken.
+
+        Raises `trio.ClosedResourceError`, and the OSErrors that the system gives, for
+        connections that failed early as well as for a lack of descriptors;
+        `trio.serve_listeners` knows how to treat them.
+        """
+        if self._closed:
+            await self._refuse()
+        try:
+            done = await self._port.complete(Accept(self._key))
+        except PortClosedError:
+            raise self._closed_error() from None
+        if done.error is not None:
+            failure = self._failure(done)
+            raise failure if isinstance(failure, trio.ClosedResourceError) else done.error
+        return adopt(SocketStream, done.result(), self._port)
+
+    def __repr__(self) -> str:
+        return f"<portio.trio.SocketListener {self.socket!r}>"
+
+
+def _check_stream(sock: Any, needed_by: type) -> None:
+    name = needed_by.__name__
+    if not isinstance(sock, sockets.socket):
+        raise TypeError(f"{name} requires a socket of the socket module, not {sock!r}")
+    if sock.type != sockets.SOCK_STREAM:
+        raise ValueError(f"{name} requires a SOCK_STREAM socket, not {sock!r}")
+
+
+def _listens(sock: sockets.socket) -> bool:
+    try:
+        return bool(sock.getsockopt(sockets.SOL_SOCKET, sockets.SO_ACCEPTCONN))
+    except OSError:  # where the system cannot tell, accepting will
+        return True
+
+
+def taken_over(theirs: trio.socket.SocketType) -> sockets.socket:
+    """A socket of the `socket` module in place of trio's, which is no socket any more."""
+    family, kind, protocol = theirs.family, theirs.type, theirs.proto
+    ours = sockets.socket(family, kind, protocol, fileno=theirs.detach())
+    ours.setblocking(True)
+    return ours
+
+
+_R = TypeVar("_R", SocketStream, SocketListener)
+
+
+def adopt(kind: type[_R], sock: sockets.socket, port: TrioPort) -> _R:
+    """A stream or a listener of a socket that nobody else knows; closes it when that fails."""
+    try:
+        return kind(sock, on=port)
+    except BaseException:
+        sock.close()
+        raise

@@ -1,0 +1,464 @@
+"""Text files: characters on top of a `BinaryFile`.
+
+The rules are those of `io.TextIOWrapper`.  A chunk of bytes is decoded at a time;
+`_chars` are its characters, of which `_used` are gone, and `_snapshot` is where the
+chunk begins: a position in the file, the decoder's flags there, and its bytes.
+
+A position (`tell`) is a number that only `seek` understands, except that it is the
+position of the byte as a rule: where decoding can begin anew, it is that byte's
+position, with the decoder's flags above it; elsewhere also the number of characters
+that have to be passed over.
+
+Cancellation: a read that is cancelled has read nothing.  See binary.py for writes.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import locale
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import trio
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from portio.trio.binary import lines_of
+from portio.trio.turns import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+    from typing import Self
+
+    from portio.trio.binary import BinaryFile
+
+__all__ = ["TextFile"]
+
+CHUNK = 8 * 1024  # bytes that are decoded at a time
+NEWLINES = (None, "", "\n", "\r", "\r\n")
+
+# The parts of a position.
+_POSITION = 64  # bits
+_FLAGS = 64
+
+
+class _Decoder(Protocol):
+    """An incremental decoder, io.IncrementalNewlineDecoder included."""
+
+    def decode(self, data: bytes, /, final: bool = False) -> str:  # noqa: FBT001, FBT002
+        ...
+
+    def getstate(self) -> tuple[bytes, int]: ...
+
+    def setstate(self, state: tuple[bytes, int], /) -> None: ...
+
+    def reset(self) -> None: ...
+
+
+class _Mark(NamedTuple):
+    """Where a read began."""
+
+    position: int
+    decoder: tuple[bytes, int] | None
+    chars: str
+    used: int
+    snapshot: tuple[int, int, bytes] | None
+
+
+class TextFile(trio.abc.AsyncResource):
+    """A text file on completion I/O.  `open_file` makes them."""
+
+    def __init__(
+        self,
+        buffer: BinaryFile,
+        *,
+        mode: str,
+        encoding: str | None,
+        errors: str | None,
+        newline: str | None,
+        line_buffering: bool,
+    ) -> None:
+        self._buffer = buffer
+        self._mode = mode
+        if encoding is None or encoding == "locale":
+            encoding = locale.getencoding() if encoding == "locale" else io.text_encoding(None)
+            if encoding == "locale":
+                encoding = locale.getencoding()
+        info = codecs.lookup(encoding)
+        if not getattr(info, "_is_text_encoding", True):
+            raise LookupError(f"{encoding!r} is not a text encoding")
+        self._encoding = encoding
+        self._errors = "strict" if errors is None else errors
+        codecs.lookup_error(self._errors)
+        self._line_buffering = line_buffering
+        self._newline = newline
+        self._turns = Turns()
+        self._encoder = info.incrementalencoder(self._errors) if buffer._writable else None
+        self._decoder = self._make_decoder(info) if buffer._readable else None
+        self._chars = ""
+        self._used = 0
+        self._snapshot: tuple[int, int, bytes] | None = None
+        if self._encoder is not None and buffer._has_offsets and buffer._position:
+            self._encoder.setstate(0)  # no byte order mark in the middle
+
+    def _make_decoder(self, info: codecs.CodecInfo) -> _Decoder:
+        decoder = info.incrementaldecoder(self._errors)
+        if self._newline in (None, ""):
+            return io.IncrementalNewlineDecoder(decoder, translate=self._newline is None)
+        return decoder
+
+    # ---- what it is ----
+
+    @property
+    def buffer(self) -> BinaryFile:
+        """The binary file below.  Use one of the two at a time."""
+        return self._buffer
+
+    @property
+    def name(self) -> Any:
+        """What it was opened by."""
+        return self._buffer.name
+
+    @property
+    def mode(self) -> str:
+        """How it was opened."""
+        return self._mode
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return self._buffer.closed
+
+    @property
+    def encoding(self) -> str:
+        """The name of the encoding."""
+        return self._encoding
+
+    @property
+    def errors(self) -> str:
+        """How errors of the encoding are treated."""
+        return self._errors
+
+    @property
+    def newlines(self) -> str | tuple[str, ...] | None:
+        """The ends of lines that were seen so far, if they are translated."""
+        newlines: str | tuple[str, ...] | None = getattr(self._decoder, "newlines", None)
+        return newlines
+
+    @property
+    def line_buffering(self) -> bool:
+        """Whether every line is handed to the system."""
+        return self._line_buffering
+
+    def fileno(self) -> int:
+        """The descriptor.  ValueError when it is closed."""
+        return self._buffer.fileno()
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return self._buffer.isatty()
+
+    def readable(self) -> bool:
+        """Whether it was opened for reading."""
+        return self._buffer.readable()
+
+    def writable(self) -> bool:
+        """Whether it was opened for writing."""
+        return self._buffer.writable()
+
+    def seekable(self) -> bool:
+        """Whether it has a position that can be changed."""
+        return self._buffer.seekable()
+
+    # ---- reading ----
+
+    async def read(self, size: int | None = -1, /) -> str:
+        """Reads `size` characters, fewer only at the end; all that is left without a size."""
+        self._buffer._check_readable()
+        async with self._turns:
+            if size is None or size < 0:
+                return await self._read_all()
+            return await self._read(size)
+
+    async def readline(self, size: int | None = -1, /) -> str:
+        """Reads up to the end of the line, and `size` characters at most."""
+        self._buffer._check_readable()
+        async with self._turns:
+            return await self._read_line(-1 if size is None else size)
+
+    async def readlines(self, hint: int | None = -1, /) -> list[str]:
+        """Reads lines, until they have more than `hint` characters."""
+        return [line async for line in lines_of(self, hint)]
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        line = await self.readline()
+        if line:
+            return line
+        raise StopAsyncIteration
+
+    # ---- writing ----
+
+    async def write(self, text: str, /) -> int:
+        """Writes everything, to the buffer first; gives the number of characters."""
+        self._buffer._check_writable()
+        async with self._turns:
+            return await self._write(text)
+
+    async def writelines(self, lines: Iterable[str], /) -> None:
+        """Writes one after the other."""
+        self._buffer._check_writable()
+        await checkpoint_if_cancelled()
+        async with self._turns:
+            for line in lines:
+                await self._write(line)
+        await checkpoint()
+
+    async def flush(self) -> None:
+        """Hands pending writes to the system."""
+        await self._buffer.flush()
+
+    # ---- the position ----
+
+    async def seek(self, target: int, whence: int = os.SEEK_SET, /) -> int:
+        """Moves to a position that `tell` gave, to the beginning, or to the end."""
+        self._buffer._check_seekable()
+        async with self._turns:
+            if whence == os.SEEK_CUR:
+                if target:
+                    raise io.UnsupportedOperation("can't do nonzero cur-relative seeks")
+                target = self._tell()
+            elif whence == os.SEEK_END:
+                if target:
+                    raise io.UnsupportedOperation("can't do nonzero end-relative seeks")
+                target = await self._buffer.seek(0, os.SEEK_END)
+            elif whence != os.SEEK_SET:
+                raise ValueError(f"invalid whence ({whence}, should be 0, 1 or 2)")
+            if target < 0:
+                raise ValueError(f"negative seek position {target}")
+            await self._buffer.flush()
+            await self._seek(target)
+            return target
+
+    async def tell(self) -> int:
+        """The position, for `seek`."""
+        self._buffer._check_seekable()
+        await checkpoint()
+        return self._tell()
+
+    async def truncate(self, size: int | None = None, /) -> int:
+        """Makes the file `size` bytes long; without a size, as long as the position is."""
+        if size is None:
+            size = self._tell() if self._buffer.seekable() else None
+        return await self._buffer.truncate(size)
+
+    # ---- the end ----
+
+    async def aclose(self) -> None:
+        """Writes what is pending, and closes the file, also if it is cancelled."""
+        await self._buffer.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return (
+            f"<portio.trio.TextFile name={self.name!r} mode={self.mode!r} "
+            f"encoding={self.encoding!r}>"
+        )
+
+    # ---- steps, in turn ----
+
+    async def _read_chunk(self) -> bool:
+        """Decodes the next chunk, when the one before is used up; False at the end."""
+        assert self._decoder is not None
+        buffer = self._buffer
+        position = buffer._position
+        kept, flags = self._decoder.getstate()
+        data = await buffer.read1(CHUNK)
+        self._snapshot = (position - len(kept), flags, kept + data)
+        self._chars = self._decoder.decode(data, final=not data)
+        self._used = 0
+        return bool(data)
+
+    async def _read(self, size: int) -> str:
+        mark = self._mark()
+        pieces: list[str] = []
+        left = size
+        more = True
+        waited = False
+        try:
+            while True:
+                piece = self._chars[self._used : self._used + left]
+                self._used += len(piece)
+                pieces.append(piece)
+                left -= len(piece)
+                if left == 0 or not more:
+                    break
+                waited = True
+                more = await self._read_chunk()
+            if not waited:
+                await checkpoint()
+        except BaseException:
+            self._return_to(mark, pieces)
+            raise
+        return "".join(pieces)
+
+    async def _read_all(self) -> str:
+        assert self._decoder is not None
+        mark = self._mark()
+        rest = self._chars[self._used :]
+        data = await self._buffer.readall()
+        try:
+            text = rest + self._decoder.decode(data, final=True)
+        except BaseException:
+            self._return_to(mark, [rest])
+            raise
+        self._chars, self._used, self._snapshot = "", 0, None
+        return text
+
+    async def _read_line(self, size: int) -> str:
+        mark = self._mark()
+        most = size if size >= 0 else 1 << 62
+        before = ""  # of the line, from earlier chunks
+        more = True
+        waited = False
+        try:
+            while True:
+                text = before + self._chars[self._used :]
+                end = min(self._line_end(text, len(before)), most)
+                if end <= len(text) or not more:
+                    break
+                self._used = len(self._chars)
+                before = text
+                waited = True
+                more = await self._read_chunk()
+            line = text[:end]
+            self._used += len(line) - len(before)
+            if not waited:
+                await checkpoint()
+        except BaseException:
+            self._return_to(mark, [before])
+            raise
+        return line
+
+    def _line_end(self, text: str, known: int) -> int:
+        """Where the line ends in `text`; beyond it if it does not.
+
+        There is no end in the first `known` characters.
+        """
+        newline = self._newline
+        if newline is None:
+            newline = "\n"
+        elif newline == "":
+            ends = [text.find(end, max(known - 1, 0)) for end in ("\n", "\r")]
+            found = [end for end in ends if end >= 0]
+            if not found:
+                return len(text) + 1
+            end = min(found)
+            return end + 2 if text.startswith("\r\n", end) else end + 1
+        end = text.find(newline, max(known - len(newline) + 1, 0))
+        return end + len(newline) if end >= 0 else len(text) + 1
+
+    async def _write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        assert self._encoder is not None
+        if self._snapshot is not None:
+            self._buffer._check_seekable()
+            await self._seek(self._tell())
+        ends_line = self._line_buffering and ("\n" in text or "\r" in text)
+        translated = text
+        if self._newline != "" and "\n" in text:
+            newline = self._newline or os.linesep
+            if newline != "\n":
+                translated = text.replace("\n", newline)
+        state = self._encoder.getstate()
+        try:
+            await self._buffer.write(self._encoder.encode(translated))
+        except BaseException:
+            self._encoder.setstate(state)
+            raise
+        if ends_line:
+            await self._buffer.flush()
+        return len(text)
+
+    # ---- positions ----
+
+    def _mark(self) -> _Mark:
+        state = self._decoder.getstate() if self._decoder is not None else None
+        position = self._buffer._position
+        return _Mark(position, state, self._chars, self._used, self._snapshot)
+
+    def _return_to(self, mark: _Mark, read: list[str]) -> None:
+        """A read has failed that had `read` something: it has read nothing."""
+        if not self._buffer._has_offsets:  # it cannot be read again
+            self._chars = "".join(read) + self._chars[self._used :]
+            self._used = 0
+            return
+        self._buffer._position = mark.position
+        if self._decoder is not None and mark.decoder is not None:
+            self._decoder.setstate(mark.decoder)
+        self._chars, self._used, self._snapshot = mark.chars, mark.used, mark.snapshot
+
+    def _tell(self) -> int:
+        decoder, snapshot, used = self._decoder, self._snapshot, self._used
+        if decoder is None or snapshot is None:
+            return self._buffer._position
+        start, flags, data = snapshot
+        if used == 0:
+            return start | flags << _POSITION
+        state = decoder.getstate()
+        try:
+            # The fewest bytes that give as many characters.
+            low, high = 1, len(data)
+            while low < high:
+                middle = (low + high) // 2
+                decoder.setstate((b"", flags))
+                if len(decoder.decode(data[:middle])) < used:
+                    low = middle + 1
+                else:
+                    high = middle
+            decoder.setstate((b"", flags))
+            characters = len(decoder.decode(data[:low]))
+            kept, new_flags = decoder.getstate()
+            if characters == used and not kept:
+                return start + low | new_flags << _POSITION
+        finally:
+            decoder.setstate(state)
+        return start | flags << _POSITION | used << _POSITION + _FLAGS
+
+    async def _seek(self, cookie: int) -> None:
+        position = cookie & (1 << _POSITION) - 1
+        flags = cookie >> _POSITION & (1 << _FLAGS) - 1
+        skip = cookie >> _POSITION + _FLAGS
+        await self._buffer.seek(position)
+        self._chars, self._used, self._snapshot = "", 0, None
+        if self._encoder is not None:
+            if cookie:
+                self._encoder.setstate(0)
+            else:
+                self._encoder.reset()
+        if self._decoder is None:
+            return
+        if cookie:
+            self._decoder.setstate((b"", flags))
+        else:
+            self._decoder.reset()
+        while skip:
+            more = await self._read_chunk()
+            self._used = min(skip, len(self._chars))
+            skip -= self._used
+            if skip and not more:
+                raise OSError("can't restore logical file position")

@@ -1,0 +1,278 @@
+"""The trio programs, with real clients: curl, and ab of Apache."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.command import Result, receive, run, start
+from examples.test_examples import program
+from support.children import environment
+from support.watch import LIMIT
+
+pytest.importorskip("trio")
+
+
+def tool(name: str) -> str:
+    """A program of the system's; where the checks are complete it has to be there."""
+    path = shutil.which(name)
+    if path is None:
+        reason = f"{name} is not installed"
+        if "PORTIO_TEST_TOOLS" in os.environ:
+            pytest.fail(f"{reason} (PORTIO_TEST_TOOLS asks for it)", pytrace=False)
+        pytest.skip(reason)
+    return path
+
+
+# The echo server
+
+
+def test_trio_echo(backend: str) -> None:
+    data = random.Random(2).randbytes(1_000_000)
+    command_line = ["--port", "0", "--backend", backend]
+    with (
+        start(*command_line, program=program("trio_echo")) as command,
+        contextlib.ExitStack() as stack,
+    ):
+        address = command.address()
+        clients = [
+            stack.enter_context(socket.create_connection(address, timeout=LIMIT)) for _ in range(50)
+        ]
+        for number, client in enumerate(clients):
+            client.sendall(b"hello %d" % number)
+        for number, client in enumerate(clients):
+            expected = b"hello %d" % number
+            assert receive(client, len(expected)) == expected
+        for start_at in range(0, len(data), 50_000):
+            clients[0].sendall(data[start_at : start_at + 50_000])
+            assert receive(clients[0], 50_000) == data[start_at : start_at + 50_000]
+        clients[0].shutdown(socket.SHUT_WR)
+        assert clients[0].recv(1) == b""
+        command.signal(signal.SIGINT)
+        assert command.finish() == Result(0, "", "")
+        assert clients[1].recv(1) == b""
+
+
+# The file server
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A directory of files, beside a secret."""
+    root = tmp_path / "site"
+    (root / "deep" / "er").mkdir(parents=True)
+    dice = random.Random(3)
+    (root / "index.html").write_text("<h1>hello</h1>\n")
+    (root / "large.bin").write_bytes(dice.randbytes(3_000_001))
+    (root / "empty").write_bytes(b"")
+    (root / "deep" / "er" / "with space.txt").write_text("found\n")
+    for number in range(200):
+        (root / f"{number}.dat").write_bytes(dice.randbytes(dice.randrange(1, 60_000)))
+    (tmp_path / "secret").write_text("secret\n")
+    (root / "link").symlink_to(tmp_path / "secret")
+    return root
+
+
+@pytest.fixture
+def url(backend: str, site: Path) -> Iterator[str]:
+    pytest.importorskip("h11")
+    arguments = ["--port", "0", "--backend", backend, site]
+    with start(*arguments, program=program("trio_http")) as command:
+        host, port = command.address()
+        yield f"http://{host}:{port}"
+        command.signal(signal.SIGINT)
+        assert command.finish() == Result(0, "", "")
+
+
+def curl(*arguments: object) -> tuple[int, dict[str, str], bytes]:
+    """The status, the headers and the body that curl gets."""
+    done = subprocess.run(
+        [tool("curl"), "-sS", "-i", "--path-as-is", "--max-time", str(LIMIT), *map(str, arguments)],
+        capture_output=True,
+        check=True,
+        env=environment(no_proxy="*"),
+    )
+    head, _, body = done.stdout.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    return int(first.split()[1]), headers, body
+
+
+def test_trio_http_serves_files(url: str, site: Path) -> None:
+    status, headers, body = curl(f"{url}/large.bin")
+    assert status == 200
+    assert body == (site / "large.bin").read_bytes()
+    assert headers["content-length"] == "3000001"
+    assert headers["accept-ranges"] == "bytes"
+    assert curl(f"{url}/")[2] == b"<h1>hello</h1>\n"
+    assert curl(f"{url}/")[1]["content-type"] == "text/html"
+    assert curl(f"{url}/deep/er/with%20space.txt?a=b")[2] == b"found\n"
+    assert curl(f"{url}/empty")[::2] == (200, b"")
+    # several on one connection
+    assert curl(f"{url}/index.html", f"{url}/deep/er/with%20space.txt")[2].endswith(b"\nfound\n")
+
+
+def test_trio_http_head(url: str, site: Path) -> None:
+    status, headers, body = curl("--head", f"{url}/large.bin")
+    assert (status, body) == (200, b"")
+    assert headers["content-length"] == "3000001"
+    assert curl("--head", f"{url}/none")[::2] == (404, b"")
+
+
+RANGES = {
+    "0-99": (0, 100),
+    "1000000-": (1_000_000, 3_000_001),
+    "-10": (2_999_991, 3_000_001),
+    "2999999-9999999": (2_999_999, 3_000_001),
+    "-9999999": (0, 3_000_001),
+}
+
+
+def test_trio_http_ranges(url: str, site: Path) -> None:
+    for asked, (first, end) in RANGES.items():
+        status, headers, body = curl("--range", asked, f"{url}/large.bin")
+        assert status == 206
+        assert body == (site / "large.bin").read_bytes()[first:end]
+        assert headers["content-range"] == f"bytes {first}-{end - 1}/3000001"
+
+
+def test_trio_http_ranges_that_are_none(url: str) -> None:
+    status, headers, _ = curl("--range", "3000001-", f"{url}/large.bin")
+    assert status == 416
+    assert headers["content-range"] == "bytes */3000001"
+    assert curl("-H", "Range: bytes=5-3", f"{url}/index.html")[0] == 200
+    assert curl("-H", "Range: lines=1-3", f"{url}/index.html")[0] == 200
+    assert curl("-H", "If-Range: other", "--range", "0-1", f"{url}/index.html")[0] == 200
+
+
+def test_trio_http_conditions(url: str) -> None:
+    _, headers, _ = curl(f"{url}/index.html")
+    tag, date = headers["etag"], headers["last-modified"]
+    status, headers, body = curl("-H", f'If-None-Match: "other", {tag}', f"{url}/index.html")
+    assert (status, body) == (304, b"")
+    assert headers["etag"] == tag
+    assert curl("-H", 'If-None-Match: "other"', f"{url}/index.html")[0] == 200
+    assert curl("-H", f"If-Modified-Since: {date}", f"{url}/index.html")[0] == 304
+    assert curl("-H", "If-Modified-Since: nonsense", f"{url}/index.html")[0] == 200
+    assert curl("-H", f"If-Range: {tag}", "--range", "0-1", f"{url}/index.html")[0] == 206
+
+
+REFUSED = {
+    "/none": 404,
+    "/index.html/x": 404,
+    "/deep": 404,  # a directory without an index
+    "/../secret": 403,
+    "/deep/../../secret": 403,
+    "/%2e%2e/secret": 403,
+    "/..%2fsecret": 403,
+    "/link": 403,
+    "/a%00b": 400,
+    "//etc/passwd": 404,
+}
+
+
+def test_trio_http_refuses(url: str) -> None:
+    for path, status in REFUSED.items():
+        found, _, body = curl(url + path)
+        assert found == status, path
+        assert b"secret" not in body
+        assert b"root" not in body
+
+
+def test_trio_http_other_methods(url: str) -> None:
+    status, headers, _ = curl("--data", "x" * 100_000, f"{url}/index.html")
+    assert status == 405
+    assert headers["allow"] == "GET, HEAD"
+
+
+def test_trio_http_nonsense(url: str) -> None:
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=LIMIT) as client:
+        client.sendall(b"\0\1\2 nonsense\r\n\r\n")
+        assert client.recv(100) == b""
+    assert curl(f"{url}/")[0] == 200
+
+
+def test_trio_http_200_connections_of_curl(url: str, site: Path, tmp_path: Path) -> None:
+    """200 different files at once, each body right."""
+    target = tmp_path / "got"
+    target.mkdir()
+    lines = []
+    for number in range(200):
+        lines += [f'url = "{url}/{number}.dat"', f'output = "{target}/{number}.dat"']
+    (tmp_path / "config").write_text("\n".join(lines))
+    subprocess.run(
+        [
+            *(tool("curl"), "-sS", "--fail", "--parallel", "--parallel-immediate"),
+            *("--parallel-max", "200", "--max-time", "60", "--config", tmp_path / "config"),
+        ],
+        check=True,
+        env=environment(no_proxy="*"),
+    )
+    for number in range(200):
+        assert (target / f"{number}.dat").read_bytes() == (site / f"{number}.dat").read_bytes()
+
+
+@pytest.mark.parametrize("more", [[], ["-k"]])
+def test_trio_http_200_connections_of_ab(url: str, more: list[str]) -> None:
+    done = subprocess.run(
+        [tool("ab"), "-q", "-c", "200", "-n", "2000", "-s", "60", *more, f"{url}/7.dat"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment(no_proxy="*"),
+    )
+    found = dict(re.findall(r"^([A-Za-z0-9 -]+):\s+(\d+)", done.stdout, re.MULTILINE))
+    assert found["Complete requests"] == "2000", done.stdout
+    assert found["Failed requests"] == "0", done.stdout
+    assert "Non-2xx responses" not in found, done.stdout
+
+
+# The tail
+
+
+def test_trio_tail(backend: str, tmp_path: Path) -> None:
+    paths = [tmp_path / f"log {number}" for number in range(20)]
+    for path in paths:
+        path.write_text("first\nhalf")
+    with start(*paths, program=program("trio_tail"), PORTIO_BACKEND=backend) as command:
+        assert {command.line() for _ in paths} == {f"{path}: first" for path in paths}
+        for path in paths:
+            with path.open("a") as file:
+                file.write(" a line\n")
+        assert {command.line() for _ in paths} == {f"{path}: half a line" for path in paths}
+        paths[0].write_text("cut\n")
+        assert command.line() == f"{paths[0]}: cut"
+        command.signal(signal.SIGINT)
+        result = command.finish()
+    assert (result.status, result.errors) == (0, "")
+    assert result.output.splitlines() == [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path}" for path in paths
+    ]
+
+
+def test_trio_tail_to_the_end(backend: str, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}" for number in range(700)]
+    for number, path in enumerate(paths):
+        path.write_bytes(b"%d" % number * number)
+    result = run("--end", *paths, program=program("trio_tail"), PORTIO_BACKEND=backend)
+    assert result.errors == ""
+    assert result.output.splitlines() == [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path}" for path in paths
+    ]
+
+
+def test_trio_tail_without_a_file(backend: str, tmp_path: Path) -> None:
+    result = run("--end", tmp_path / "none", program=program("trio_tail"), PORTIO_BACKEND=backend)
+    assert "No such file" in result.error_line()

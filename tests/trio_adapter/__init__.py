@@ -1,0 +1,1 @@
+"""The trio adapter, beside what the conformance suite proves through its driver."""
