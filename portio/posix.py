@@ -18,6 +18,7 @@ __all__ = [
     "identify",
     "keep_code",
     "open_file",
+    "open_flags",
     "open_pipe",
     "truncate",
     "usable_processors",
@@ -37,9 +38,14 @@ _MODES = {
 _ALWAYS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
 
 
+def open_flags(mode: str) -> int:
+    """The flags of open(2) for one of the modes of `portio.open`."""
+    return _MODES[mode] | _ALWAYS
+
+
 def open_file(path: Any, mode: str, permissions: int) -> int:
     """The descriptor of a file, opened in one of the modes of `portio.open`."""
-    descriptor = os.open(path, _MODES[mode] | _ALWAYS, permissions)
+    descriptor = os.open(path, open_flags(mode), permissions)
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)

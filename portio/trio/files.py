@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import trio
 
-from portio import files
+from portio import files, posix
 from portio.trio.binary import BinaryFile
 from portio.trio.ports import TrioPort, current_port
 from portio.trio.text import NEWLINES, TextFile
@@ -182,7 +182,7 @@ def _open(path: str | bytes, mode: str, opener: Opener | None) -> files.File:
         if opener is not None:
             raise _unsupported("an opener")
         return _open_to_append(path)
-    flags = files._MODES[mode.replace("a", "w")] | files._ALWAYS
+    flags = posix.open_flags(mode.replace("a", "w"))
     if mode.startswith("a"):
         flags = flags & ~os.O_TRUNC | os.O_APPEND
     if opener is None:
