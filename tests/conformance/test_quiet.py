@@ -94,6 +94,7 @@ def test_o15_o9_it_keeps_its_turn(driver: Driver, net: Net) -> None:
     assert received[:LARGE] == pattern(LARGE)
     assert received[LARGE:] == b"".join(b"%04d" % number for number in range(20)) + b"last"
     until_idle(driver, first, *quiet, last, end, packets=True)
+    driver.settle()  # the packets of those that are not quiet
     peer.setblocking(True)
     assert recv_all(peer) == b""
 
