@@ -131,6 +131,7 @@ def test_o12_port_unreachable_is_one_completion(driver: Driver, net: Net, family
     assert driver.result(portio.Recv(key, bytearray(16))) == 10
 
 
+@wine_tells_only_who_waits
 def test_o12_port_unreachable_while_a_receive_is_pending(driver: Driver, net: Net) -> None:
     ours, peer = net.datagram(), net.datagram()
     address = peer.getsockname()

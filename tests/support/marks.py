@@ -35,7 +35,7 @@ kernel_sees_who_blocks = pytest.mark.skipif(
 )
 wine_keeps_ctrl_break = pytest.mark.wine_limitation("give Ctrl-Break to a handler of SIGBREAK")
 wine_tells_only_who_waits = pytest.mark.wine_limitation(
-    "tell of an error of a socket whoever begins to receive after it"
+    "tell of a socket's error whoever receives after it, or receive datagrams after one"
 )
 wine_forgets_what_was_sent = pytest.mark.wine_limitation(
     "say how much of a cancelled send has gone"
