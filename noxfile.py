@@ -31,10 +31,24 @@ CHECKED = ["portio", "tests", "examples", "benchmarks", "docs", "tools", "noxfil
 # that runs nox.
 OLDER_KERNELS = ["--deselect=tests/conformance/test_features.py"]
 
+# What else does not depend on the version of Python: done once, with the same one.
+ONCE = [
+    *OLDER_KERNELS,
+    "--ignore=tests/native",
+    "--ignore=tests/benchmarks",
+    "--deselect=tests/stress/test_ten_thousand.py",
+    *("-m", "not large"),
+]
+
+# These run no C that the rest of the suite does not run.
+NO_OTHER_C = [
+    *OLDER_KERNELS,
+    *(f"--ignore=tests/{part}" for part in ("benchmarks", "cli", "examples", "trio_adapter")),
+    *("-k", "not trio"),
+]
+
 # These limit the address space, of which AddressSanitizer itself takes terabytes.
 ADDRESS_SPACE = [
-    "--deselect=tests/cli/test_copy.py::test_not_enough_memory",
-    "--deselect=tests/cli/test_echo.py::test_more_workers_than_the_system_has_room_for",
     "--deselect=tests/conformance/test_pressure.py::test_o14_p6_exhausted_memory_raises_and_loses_nothing",
 ]
 
@@ -63,7 +77,7 @@ def tests(session: nox.Session) -> None:
     session.env["PYTHONSAFEPATH"] = "1"
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     elsewhere = own in PYTHONS and session.python != own and not session.posargs
-    session.run("pytest", "-n", "auto", *(OLDER_KERNELS if elsewhere else []), *session.posargs)
+    session.run("pytest", "-n", "auto", *(ONCE if elsewhere else []), *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
@@ -167,7 +181,7 @@ def sanitizers(session: nox.Session) -> None:
         UBSAN_OPTIONS="print_stacktrace=1",
     )
     try:
-        session.run("pytest", "-n", "auto", *OLDER_KERNELS, *ADDRESS_SPACE, *session.posargs)
+        session.run("pytest", "-n", "auto", *NO_OTHER_C, *ADDRESS_SPACE, *session.posargs)
     finally:
         found = sorted(reports.iterdir())
         for report in found:
