@@ -118,6 +118,8 @@ def types(session: nox.Session) -> None:
     install_group(session, "types")
     session.install(".")
     session.run("mypy", *session.posargs)
+    if not session.posargs:
+        session.run("mypy", "--platform=win32", "portio")
     if Path("tests/typing").exists():
         session.run("mypy", "tests/typing")
 

@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from itertools import repeat
 from threading import get_ident
 from typing import TYPE_CHECKING
@@ -108,6 +109,8 @@ def listen(port: Engine, token: int, records: CData, limit: int, nanoseconds: in
 
 
 def _open() -> None:
+    if sys.platform == "win32":  # the engine there hears Ctrl-C by itself, and never asks
+        return
     global _reader, _writer, _set  # noqa: PLW0603
     made = map(os.pipe2, (os.O_NONBLOCK | os.O_CLOEXEC,))
     try:  # with no call in it: what a handler raises may be an OSError
