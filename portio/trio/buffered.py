@@ -478,7 +478,8 @@ class BufferedSteps:
         if position < 0:
             raise OSError(errno.EINVAL, f"negative seek position {position}")
         if position > sys.maxsize:
-            raise OverflowError(f"seek position {position} is too large")
+            kind = ValueError if self._buffered else OverflowError  # as Python's
+            raise kind(f"seek position {position} is too large")
         self._position = position
         return position
 
