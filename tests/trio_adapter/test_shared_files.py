@@ -18,10 +18,15 @@ from trio.testing import wait_all_tasks_blocked
 
 from portio.operations import Read, Write
 from portio.trio import BinaryFile, TrioPort, open_file
-from portio.trio.turns import Turns
 from support.trio_runs import in_trio
 
 MakePort = Callable[[], AbstractAsyncContextManager[TrioPort]]
+
+FILES = {
+    module.__file__
+    for name in ("binary", "buffered", "text", "turns")
+    if (module := sys.modules.get(f"portio.trio.{name}")) is not None
+}
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="descriptors cannot be given there")
 
@@ -42,18 +47,21 @@ def descriptor(tmp_path: Path) -> Iterator[int]:
 
 
 @contextmanager
-def interrupted_in(*functions: Callable[..., Any]) -> Iterator[list[str]]:
-    """Ctrl-C at the first line of Python that one of these functions reaches."""
-    codes = {function.__code__: function.__qualname__ for function in functions}  # type: ignore[attr-defined]
+def interrupted_at(line: int) -> Iterator[list[str]]:
+    """Ctrl-C at this line, of those of portio.trio's files that are reached; tells which."""
+    left = line
     fired: list[str] = []
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
         del argument
-        if frame.f_code not in codes:
+        nonlocal left
+        if frame.f_code.co_filename not in FILES:
             return None
         if event == "line" and not fired:
-            fired.append(codes[frame.f_code])
-            signal.raise_signal(signal.SIGINT)
+            left -= 1
+            if left < 0:
+                fired.append(f"{frame.f_code.co_qualname}:{frame.f_lineno}")
+                signal.raise_signal(signal.SIGINT)
         return trace
 
     before = sys.gettrace()
@@ -67,30 +75,44 @@ def interrupted_in(*functions: Callable[..., Any]) -> Iterator[list[str]]:
 # Ctrl-C
 
 
-@pytest.mark.parametrize("step", [Turns.__aenter__, Turns.__aexit__, BinaryFile._write_pending])
-def test_ctrl_c_within_a_call(backend: str, tmp_path: Path, step: Callable[..., Any]) -> None:
-    """It comes where a cancellation would; the turn is not left taken, nothing is doubled."""
+@pytest.mark.parametrize("mode", ["ab+", "a+"])
+def test_ctrl_c_at_every_line(backend: str, tmp_path: Path, mode: str) -> None:
+    """It comes where a cancellation would: no turn is left taken, nothing is lost or doubled."""
+    path = tmp_path / "file"
 
-    async def main() -> None:
+    async def scenario(line: int) -> bool:
+        path.write_bytes(b"")
+        taken = b""
         async with TrioPort(backend=backend) as port:
-            file = await open_file(tmp_path / "file", "ab+", on=port)
-            interrupted = False
-            try:
-                await file.write(b"once")
-                with interrupted_in(step) as fired:
+            file: Any = await open_file(path, mode, on=port)
+            reached = False
+            with interrupted_at(line) as fired:
+                try:
+                    for word in ("once ", "upon "):
+                        await file.write(word if mode == "a+" else word.encode())
+                        taken += word.encode()
                     await file.flush()
-                for _ in range(3):  # at the next checkpoint at the latest
+                    await file.seek(0)
+                    await file.read(3)
+                    await file.readline()
+                    reached = True
                     await trio.lowlevel.checkpoint()
-            except KeyboardInterrupt:
-                interrupted = True
-            assert fired
-            assert interrupted
-            with trio.fail_after(5):
-                assert not file._turns._taken
-                await file.aclose()
-        assert (tmp_path / "file").read_bytes() == b"once"
+                except KeyboardInterrupt:
+                    assert fired
+                    reached = False
+                else:
+                    assert not fired, f"not delivered: {fired}"
+            assert not file._turns._taken, fired
+            assert not getattr(file, "buffer", file)._turns._taken, fired
+            await file.aclose()
+        assert path.read_bytes() == taken, fired
+        return reached
 
-    trio.run(main)
+    for line in range(2000):
+        if trio.run(scenario, line):
+            assert line > 50
+            return
+    pytest.fail("still interrupted")
 
 
 # Descriptors that are not ours
