@@ -8,7 +8,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import trio
-from trio.lowlevel import checkpoint_if_cancelled
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from portio import files
 from portio.completion import Completion
@@ -26,6 +26,7 @@ __all__ = ["copy_file", "send_file"]
 BLOCK = 256 * 1024
 
 
+@enable_ki_protection
 async def copy_file(
     source: Path,
     target: Path,
@@ -45,14 +46,20 @@ async def copy_file(
         raise ValueError("block_size and in_flight must be at least 1")
     port = current_port() if on is None else on
     reader, writer = await trio.to_thread.run_sync(_open_both, source, target)
+    failure: BaseException | None = None
     with reader, writer:
         copy = _Copy(port, port.associate(reader), port.associate(writer), block_size)
         try:
             async with trio.open_nursery() as nursery:
                 for _ in range(min(in_flight, reader.size() // block_size + 1)):
                     nursery.start_soon(copy.work)
-        except* OSError as group:
-            raise _first(group) from None
+        except BaseExceptionGroup as group:
+            failure = _most_telling(group)
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            del failure  # which refers to this frame
     await checkpoint_if_cancelled()
     return copy.copied
 
@@ -72,12 +79,27 @@ def _open_both(source: Path, target: Path) -> tuple[files.File, files.File]:
         raise
 
 
-def _first(group: BaseExceptionGroup[OSError]) -> OSError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, OSError)
-    return error
+def _most_telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one exception that a copy without a nursery would have raised.
+
+    What ends the program first, then what went wrong; to be cancelled comes last, because
+    a scope that is cancelled has it raised again at the next checkpoint.
+    """
+    leaves: list[BaseException] = []
+    groups: list[BaseExceptionGroup[BaseException]] = [group]
+    while groups:
+        for error in groups.pop().exceptions:
+            if isinstance(error, BaseExceptionGroup):
+                groups.append(error)
+            else:
+                leaves.append(error)
+
+    def rank(error: BaseException) -> int:
+        if isinstance(error, trio.Cancelled):
+            return 2
+        return int(isinstance(error, Exception))
+
+    return min(leaves, key=rank)
 
 
 class _Copy:
@@ -110,6 +132,7 @@ class _Copy:
                 self.copied += written  # in a step of its own, without a wait in it
 
 
+@enable_ki_protection
 async def send_file(
     stream: trio.abc.SendStream,
     file: BinaryFile | files.File | int | HasFileno,
@@ -175,5 +198,8 @@ async def _send_blocks(
             break
         await stream.send_all(block[:size])
         sent += size
-    await checkpoint_if_cancelled()
+    if sent:
+        await checkpoint_if_cancelled()
+    else:
+        await checkpoint()
     return sent

@@ -11,6 +11,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import trio
+from trio.lowlevel import checkpoint, enable_ki_protection
 
 from portio import files, posix
 from portio.trio.binary import BinaryFile
@@ -73,6 +74,7 @@ async def open_file(
 ) -> TextFile | BinaryFile: ...
 
 
+@enable_ki_protection
 async def open_file(
     file: Path | int,
     mode: str = "r",
@@ -91,9 +93,11 @@ async def open_file(
     None: that of the run.  The file is opened in a thread, as trio does it, since that may
     block; reading and writing then need none.
 
-    A descriptor can be given on Linux only, and so can an `opener`.
+    A descriptor can be given on Linux only, and so can an `opener`.  A descriptor belongs to
+    one port at a time, and therefore to one file.  It is the file's to close from the moment
+    at which this returns, and with `closefd` False never.
 
-    Raises what `open` raises.
+    Raises what `open` raises; OSError (EBUSY) for a descriptor that belongs to a port.
     """
     short, binary = _check_mode(mode)
     if not isinstance(buffering, int):
@@ -109,19 +113,23 @@ async def open_file(
             stacklevel=2,
         )
     port = current_port() if on is None else on
+    if not closefd and not isinstance(file, int):
+        raise ValueError("Cannot use closefd=False with file name")
     if isinstance(file, int):
         if sys.platform == "win32":
             raise _unsupported("a descriptor that portio has not opened")
-        await trio.lowlevel.checkpoint()
-        handle = files.File(file, file, short)
-    elif closefd:
-        handle = await trio.to_thread.run_sync(_open, os.fspath(file), short, opener)
+        await checkpoint()
+        opened = _adopt(port, file, short, buffering, owns=closefd)
     else:
-        raise ValueError("Cannot use closefd=False with file name")
+        handle = await trio.to_thread.run_sync(_open, os.fspath(file), short, opener)
+        try:
+            opened = BinaryFile(port, handle, mode=short, buffering=buffering)
+        except BaseException:
+            handle.close()
+            raise
+    if binary:
+        return opened
     try:
-        opened = BinaryFile(port, handle, mode=short, buffering=buffering, owns=closefd)
-        if binary:
-            return opened
         return TextFile(
             opened,
             mode=mode,
@@ -132,9 +140,33 @@ async def open_file(
         )
     except BaseException:
         if closefd:
-            handle.close()
+            port.close_key(opened._key)
         else:
-            handle.surrender()
+            port.port.disassociate(opened._key)
+            opened._file.surrender()
+        raise
+
+
+class _Borrowed(files.File):
+    """A file around a descriptor that is not ours to close, whatever becomes of the file."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Lets go of the descriptor."""
+        self.surrender()
+
+    def __del__(self) -> None:
+        self.surrender()
+
+
+def _adopt(port: TrioPort, descriptor: int, mode: str, buffering: int, *, owns: bool) -> BinaryFile:
+    """A file around a descriptor of the program's; until it is there, nothing is ours."""
+    handle = (files.File if owns else _Borrowed)(descriptor, descriptor, mode)
+    try:
+        return BinaryFile(port, handle, mode=mode, buffering=buffering, owns=owns, given=True)
+    except BaseException:
+        handle.surrender()
         raise
 
 

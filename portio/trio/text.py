@@ -9,7 +9,13 @@ position of the byte as a rule: where decoding can begin anew, it is that byte's
 position, with the decoder's flags above it; elsewhere also the number of characters
 that have to be passed over.
 
-Cancellation: a read that is cancelled has read nothing.  See binary.py for writes.
+Cancellation: a read that is cancelled has read nothing.  See binary.py for writes; what
+a line-buffered write was given may be taken already, and wait in the buffer, when handing
+it to the system is cancelled.
+
+Bytes that cannot be decoded are passed over, with all that the failing call had read from
+the file; characters that earlier calls had decoded stay.  So who catches the error goes on
+behind the chunk, as with Python's files, and does not meet the same bytes for ever.
 """
 
 from __future__ import annotations
@@ -18,12 +24,12 @@ import codecs
 import io
 import locale
 import os
+from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import trio
-from trio.lowlevel import checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
-from portio.trio.binary import lines_of
 from portio.trio.turns import Turns
 
 if TYPE_CHECKING:
@@ -99,8 +105,8 @@ class TextFile(trio.abc.AsyncResource):
         self._chars = ""
         self._used = 0
         self._snapshot: tuple[int, int, bytes] | None = None
-        if self._encoder is not None and buffer._has_offsets and buffer._position:
-            self._encoder.setstate(0)  # no byte order mark in the middle
+        if buffer._has_offsets:
+            self._not_at_the_beginning()
 
     def _make_decoder(self, info: codecs.CodecInfo) -> _Decoder:
         decoder = info.incrementaldecoder(self._errors)
@@ -173,27 +179,34 @@ class TextFile(trio.abc.AsyncResource):
 
     # ---- reading ----
 
+    @enable_ki_protection
     async def read(self, size: int | None = -1, /) -> str:
         """Reads `size` characters, fewer only at the end; all that is left without a size."""
         self._buffer._check_readable()
+        size = -1 if size is None else index(size)
         async with self._turns:
-            if size is None or size < 0:
-                return await self._read_all()
-            return await self._read(size)
+            return await (self._read_all() if size < 0 else self._read(size))
 
+    @enable_ki_protection
     async def readline(self, size: int | None = -1, /) -> str:
         """Reads up to the end of the line, and `size` characters at most."""
         self._buffer._check_readable()
+        size = -1 if size is None else index(size)
         async with self._turns:
-            return await self._read_line(-1 if size is None else size)
+            return await self._read_line(size)
 
+    @enable_ki_protection
     async def readlines(self, hint: int | None = -1, /) -> list[str]:
         """Reads lines, until they have more than `hint` characters."""
-        return [line async for line in lines_of(self, hint)]
+        self._buffer._check_readable()
+        hint = -1 if hint is None else index(hint)
+        async with self._turns:
+            return await self._read_lines(hint)
 
     def __aiter__(self) -> Self:
         return self
 
+    @enable_ki_protection
     async def __anext__(self) -> str:
         line = await self.readline()
         if line:
@@ -202,12 +215,14 @@ class TextFile(trio.abc.AsyncResource):
 
     # ---- writing ----
 
+    @enable_ki_protection
     async def write(self, text: str, /) -> int:
         """Writes everything, to the buffer first; gives the number of characters."""
         self._buffer._check_writable()
         async with self._turns:
             return await self._write(text)
 
+    @enable_ki_protection
     async def writelines(self, lines: Iterable[str], /) -> None:
         """Writes one after the other."""
         self._buffer._check_writable()
@@ -217,15 +232,18 @@ class TextFile(trio.abc.AsyncResource):
                 await self._write(line)
         await checkpoint()
 
+    @enable_ki_protection
     async def flush(self) -> None:
         """Hands pending writes to the system."""
         await self._buffer.flush()
 
     # ---- the position ----
 
+    @enable_ki_protection
     async def seek(self, target: int, whence: int = os.SEEK_SET, /) -> int:
         """Moves to a position that `tell` gave, to the beginning, or to the end."""
         self._buffer._check_seekable()
+        target = index(target)
         async with self._turns:
             if whence == os.SEEK_CUR:
                 if target:
@@ -243,27 +261,34 @@ class TextFile(trio.abc.AsyncResource):
             await self._seek(target)
             return target
 
+    @enable_ki_protection
     async def tell(self) -> int:
         """The position, for `seek`."""
         self._buffer._check_seekable()
         await checkpoint()
         return self._tell()
 
+    @enable_ki_protection
     async def truncate(self, size: int | None = None, /) -> int:
         """Makes the file `size` bytes long; without a size, as long as the position is."""
-        if size is None:
-            size = self._tell() if self._buffer.seekable() else None
-        return await self._buffer.truncate(size)
+        self._buffer._check_writable()
+        async with self._turns:
+            if self._snapshot is not None and self._buffer._has_offsets:
+                await self._forget_decoded()  # the file may not have it any more
+            return await self._buffer.truncate(size)
 
     # ---- the end ----
 
+    @enable_ki_protection
     async def aclose(self) -> None:
         """Writes what is pending, and closes the file, also if it is cancelled."""
         await self._buffer.aclose()
 
+    @enable_ki_protection
     async def __aenter__(self) -> Self:
         return self
 
+    @enable_ki_protection
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
@@ -287,8 +312,9 @@ class TextFile(trio.abc.AsyncResource):
         position = buffer._position
         kept, flags = self._decoder.getstate()
         data = await buffer.read1(CHUNK)
+        chars = self._decoder.decode(data, final=not data)
         self._snapshot = (position - len(kept), flags, kept + data)
-        self._chars = self._decoder.decode(data, final=not data)
+        self._chars = chars
         self._used = 0
         return bool(data)
 
@@ -310,6 +336,9 @@ class TextFile(trio.abc.AsyncResource):
                 more = await self._read_chunk()
             if not waited:
                 await checkpoint()
+        except UnicodeError:
+            self._pass_over(mark)
+            raise
         except BaseException:
             self._return_to(mark, pieces)
             raise
@@ -322,10 +351,11 @@ class TextFile(trio.abc.AsyncResource):
         data = await self._buffer.readall()
         try:
             text = rest + self._decoder.decode(data, final=True)
-        except BaseException:
-            self._return_to(mark, [rest])
+        except UnicodeError:
+            self._pass_over(mark)
             raise
         self._chars, self._used, self._snapshot = "", 0, None
+        self._not_at_the_beginning()
         return text
 
     async def _read_line(self, size: int) -> str:
@@ -344,14 +374,35 @@ class TextFile(trio.abc.AsyncResource):
                 before = text
                 waited = True
                 more = await self._read_chunk()
-            line = text[:end]
-            self._used += len(line) - len(before)
             if not waited:
                 await checkpoint()
+        except UnicodeError:
+            self._pass_over(mark)
+            raise
         except BaseException:
             self._return_to(mark, [before])
             raise
+        line = text[:end]
+        self._used += len(line) - len(before)
         return line
+
+    async def _read_lines(self, hint: int) -> list[str]:
+        mark = self._mark()
+        lines: list[str] = []
+        size = 0
+        try:
+            while line := await self._read_line(-1):
+                lines.append(line)
+                size += len(line)
+                if 0 < hint < size:
+                    break
+        except UnicodeError:
+            self._pass_over(mark)
+            raise
+        except BaseException:
+            self._return_to(mark, lines)
+            raise
+        return lines
 
     def _line_end(self, text: str, known: int) -> int:
         """Where the line ends in `text`; beyond it if it does not.
@@ -385,10 +436,12 @@ class TextFile(trio.abc.AsyncResource):
             if newline != "\n":
                 translated = text.replace("\n", newline)
         state = self._encoder.getstate()
+        accepted = self._buffer._accepted
         try:
             await self._buffer.write(self._encoder.encode(translated))
         except BaseException:
-            self._encoder.setstate(state)
+            if self._buffer._accepted == accepted:  # else the file has its beginning
+                self._encoder.setstate(state)
             raise
         if ends_line:
             await self._buffer.flush()
@@ -412,13 +465,32 @@ class TextFile(trio.abc.AsyncResource):
             self._decoder.setstate(mark.decoder)
         self._chars, self._used, self._snapshot = mark.chars, mark.used, mark.snapshot
 
+    def _pass_over(self, mark: _Mark) -> None:
+        """What a call has read cannot be decoded: the next one goes on behind it."""
+        assert self._decoder is not None
+        _, flags = self._decoder.getstate()
+        self._decoder.setstate((b"", flags))
+        if mark.used < len(mark.chars):
+            self._chars, self._used, self._snapshot = mark.chars, mark.used, mark.snapshot
+        else:
+            self._chars, self._used, self._snapshot = "", 0, (self._buffer._position, flags, b"")
+
     def _tell(self) -> int:
+        start, flags, skip, _ = self._place()
+        return start | flags << _POSITION | skip << _POSITION + _FLAGS
+
+    def _place(self) -> tuple[int, int, int, tuple[int, int]]:
+        """Where we are: a byte's position, the decoder's flags, and characters to pass over.
+
+        And the byte that comes next, with the decoder's flags, as near as can be told.
+        """
         decoder, snapshot, used = self._decoder, self._snapshot, self._used
         if decoder is None or snapshot is None:
-            return self._buffer._position
+            position = self._buffer._position
+            return position, 0, 0, (position, 0)
         start, flags, data = snapshot
         if used == 0:
-            return start | flags << _POSITION
+            return start, flags, 0, (start, flags)
         state = decoder.getstate()
         try:
             # The fewest bytes that give as many characters.
@@ -433,11 +505,26 @@ class TextFile(trio.abc.AsyncResource):
             decoder.setstate((b"", flags))
             characters = len(decoder.decode(data[:low]))
             kept, new_flags = decoder.getstate()
-            if characters == used and not kept:
-                return start + low | new_flags << _POSITION
         finally:
             decoder.setstate(state)
-        return start | flags << _POSITION | used << _POSITION + _FLAGS
+        next_byte = start + low, new_flags
+        if characters == used and not kept:
+            return *next_byte, 0, next_byte
+        return start, flags, used, next_byte
+
+    async def _forget_decoded(self) -> None:
+        """Goes to the byte that comes next, without what was decoded of the rest."""
+        *_, (position, flags) = self._place()
+        await self._buffer.seek(position)
+        self._chars, self._used, self._snapshot = "", 0, None
+        if self._decoder is not None:
+            self._decoder.setstate((b"", flags))
+        self._not_at_the_beginning()
+
+    def _not_at_the_beginning(self) -> None:
+        """No byte order mark in the middle."""
+        if self._encoder is not None and self._buffer._position:
+            self._encoder.setstate(0)
 
     async def _seek(self, cookie: int) -> None:
         position = cookie & (1 << _POSITION) - 1
