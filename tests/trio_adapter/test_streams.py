@@ -278,10 +278,10 @@ async def test_tls(trio_port: MakePort, certificate: Path, size: int) -> None:
 
     async with trio_port() as port:
         (listener,) = await open_tcp_listeners(0, host="127.0.0.1", on=port)
-        async with listener, trio.open_nursery() as nursery:
+        async with listener:
             theirs = await trio.open_tcp_stream(*listener.socket.getsockname())
             ours = await listener.accept()
-            async with ours, theirs:
+            async with ours, theirs, trio.open_nursery() as nursery:
                 nursery.start_soon(
                     exchange, trio.SSLStream(theirs, client, server_hostname="127.0.0.1")
                 )
