@@ -20,6 +20,7 @@ from portio.trio import SocketStream, TrioPort, current_port, open_pipe, run
 from portio.trio.wakes import DescriptorWake
 from support.net import Net
 from support.trio_runs import in_trio
+from support.watch import LIMIT
 
 MakePort = Callable[[], AbstractAsyncContextManager[TrioPort]]
 
@@ -39,6 +40,12 @@ async def expect_closed(wait: Callable[[], Awaitable[object]], errors: list[OSEr
     with pytest.raises(portio.PortClosedError) as caught:
         await wait()
     errors.append(caught.value)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(LIMIT):
+        while not condition():  # noqa: ASYNC110 (nobody could set an event)
+            await trio.sleep(0.001)
 
 
 # Closed
@@ -228,7 +235,7 @@ async def test_another_run_is_refused(trio_port: MakePort, net: Net) -> None:
                 lambda: stream.send_all(b"x"),
                 lambda: sender.send_all(b"x"),
             ):
-                with trio.fail_after(20), pytest.raises(RuntimeError, match="run|thread"):
+                with trio.fail_after(20), pytest.raises(RuntimeError, match=r"run|thread"):
                     await use()
 
         async with trio.open_nursery() as nursery:
@@ -289,16 +296,12 @@ def test_accepted_and_not_taken(backend: str, wake: str, net: Net, end: str) -> 
         key = port.associate(listening)
         port.submit(portio.Accept(key))
         clients.append(net.client(listening))
-        while not port._unclaimed:
-            await trio.sleep(0.001)
+        await until(lambda: bool(port._unclaimed))
         if end == "close":
             port.close()
         elif end == "close the port itself":
             port.port.close()
-            if not port._port.closed:
-                raise AssertionError
-            while port._unclaimed:  # where a thread has to say so
-                await trio.sleep(0.001)
+            await until(lambda: not port._unclaimed)  # a thread may have to say so
 
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
