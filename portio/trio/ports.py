@@ -202,7 +202,12 @@ class TrioPort:
     # ---- handles ----
 
     def associate(self, handle: HandleLike, data: object = None) -> CompletionKey:
-        """Makes `handle` a handle of this port, and returns its key: `Port.associate`."""
+        """Makes `handle` a handle of this port, and returns its key: `Port.associate`.
+
+        Raises what that raises, and RuntimeError in another run while the port is open.
+        """
+        if not self._port.closed:
+            self.check_run()
         return self._port.associate(handle, data)
 
     @enable_ki_protection

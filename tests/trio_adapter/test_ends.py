@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import random
 import socket
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,8 +17,16 @@ import trio
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 import portio
-from portio.trio import SocketStream, TrioPort, current_port, open_pipe, run
-from portio.trio.wakes import DescriptorWake
+from portio.trio import (
+    PipeReceiveStream,
+    PipeSendStream,
+    SocketStream,
+    TrioPort,
+    current_port,
+    open_pipe,
+    run,
+)
+from portio.trio.wakes import VARIABLE, DescriptorWake
 from support.net import Net
 from support.trio_runs import in_trio
 from support.watch import LIMIT
@@ -206,6 +215,43 @@ async def test_a_failure_is_logged(
         assert record.exc_info[0] is MemoryError
 
 
+@in_trio
+async def test_another_thread_closes_the_port_at_any_time(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a thread waits, any thread may; nobody waits for ever, and nothing is left behind."""
+    monkeypatch.setenv(VARIABLE, "thread")
+    seed = random.randrange(2**32)
+    dice = random.Random(seed)
+    print(f"seed {seed}")
+    for _ in range(30):
+        port = TrioPort(backend=backend)
+        sender, receiver = open_pipe(on=port)
+
+        async def send(stream: PipeSendStream = sender) -> None:
+            with contextlib.suppress(trio.ClosedResourceError):
+                while True:
+                    await stream.send_all(b"x")
+
+        async def receive(stream: PipeReceiveStream = receiver) -> None:
+            with contextlib.suppress(trio.ClosedResourceError):
+                while True:
+                    await stream.receive_some()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            nursery.start_soon(receive)
+            nursery.start_soon(expect_closed, port.get, [])
+            for _ in range(dice.randrange(30)):
+                await trio.lowlevel.checkpoint()
+            await trio.to_thread.run_sync(port.port.close)
+            if dice.randrange(2):
+                port.close()
+        assert not port.waiting
+        await sender.aclose()
+        await receiver.aclose()
+
+
 # In another run
 
 
@@ -227,9 +273,20 @@ async def test_another_run_is_refused(trio_port: MakePort, net: Net) -> None:
         async def submit() -> None:
             port.submit(timer)
 
+        async def associate() -> None:
+            SocketStream(peer, on=port)
+
         async def foreign() -> None:
             for use in (
-                *(close, close_stream, submit, port.get, stream.receive_some, stream.aclose),
+                *(
+                    close,
+                    close_stream,
+                    submit,
+                    associate,
+                    port.get,
+                    stream.receive_some,
+                    stream.aclose,
+                ),
                 *(receiver.aclose, stream.send_eof),
                 lambda: port.run(portio.Timer(0)),
                 lambda: stream.send_all(b"x"),
