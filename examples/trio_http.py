@@ -6,7 +6,9 @@ GET and HEAD; one range of a file (206, 416); If-None-Match, If-Modified-Since a
 If-Range; connections that stay open for further requests.  The bytes of a file go from
 the page cache to the socket by the system (`portio.trio.send_file`), not through Python.
 
-What leads out of the directory is refused, whether by ``..`` or by a symbolic link.
+What leads out of the directory is refused, whether by ``..`` or by a symbolic link, and
+so is what is no file.  A connection that meets an error nobody has foreseen ends, and
+the error is logged; the others go on.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from __future__ import annotations
 import argparse
 import email.utils
 import errno
+import functools
 import http
+import logging
 import mimetypes
 import os
 import re
@@ -30,7 +34,9 @@ from portio.trio import BinaryFile, SocketStream, TrioPort, open_file, send_file
 IDLE = 30.0  # seconds that a request may take to arrive
 PATIENCE = 300.0  # seconds that a client may take for one answer
 RECEIVE = 16 * 1024  # bytes
-RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+RANGE = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})")  # no file is longer
+
+logger = logging.getLogger("trio_http")
 
 
 class Refusal(Exception):  # noqa: N818 (an answer, and no error of ours)
@@ -64,7 +70,11 @@ def locate(root: str, target: bytes) -> str:
     found = os.path.realpath(os.path.join(root, os.fsdecode(path.lstrip(b"/"))))
     if os.path.commonpath([root, found]) != root:
         raise Refusal(403)
-    return os.path.join(found, "index.html") if os.path.isdir(found) else found
+    if os.path.isdir(found):
+        found = os.path.join(found, "index.html")
+    if not stat.S_ISREG(os.stat(found).st_mode):
+        raise Refusal(403)  # opening a FIFO would wait for somebody who writes
+    return found
 
 
 def tag_of(status: os.stat_result) -> str:
@@ -79,7 +89,7 @@ def is_unchanged(headers: dict[str, str], status: os.stat_result) -> bool:
     if (date := headers.get("if-modified-since")) is not None:
         try:
             return int(status.st_mtime) <= email.utils.parsedate_to_datetime(date).timestamp()
-        except ValueError:
+        except (ValueError, OverflowError, OSError):  # no date, or one out of this world
             return False
     return False
 
@@ -146,6 +156,8 @@ class Conversation:
         except Refusal as refusal:
             await self.refuse(refusal, head=request.method == b"HEAD")
         except OSError as error:
+            if self.http.our_state is not h11.SEND_RESPONSE:
+                raise  # an answer has begun: the client sees by its length that it is cut off
             missing = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
             await self.refuse(Refusal(404 if missing else 403), head=request.method == b"HEAD")
         while isinstance(event := self.http.next_event(), h11.Data):
@@ -214,17 +226,22 @@ class Conversation:
                 await self.stream.send_all(piece)
 
 
-async def main(root: str, host: str, number: int, backend: str | None) -> None:
-    async def converse(stream: SocketStream) -> None:
-        try:
-            await Conversation(stream, root).hold()
-        except (h11.RemoteProtocolError, trio.BrokenResourceError):
-            pass  # nonsense, or the client has gone
+async def converse(root: str, stream: SocketStream) -> None:
+    """Serves a connection; whatever happens to it is no matter of the others'."""
+    try:
+        await Conversation(stream, root).hold()
+    except (h11.RemoteProtocolError, trio.BrokenResourceError):
+        pass  # nonsense, or the client has gone
+    except Exception:
+        logger.exception("a connection has failed")
 
+
+async def main(root: str, host: str, number: int, backend: str | None) -> None:
+    handler = functools.partial(converse, root)
     async with TrioPort(backend=backend) as port, trio.open_nursery() as nursery:
 
         async def serve(task_status: trio.TaskStatus[list[object]]) -> None:
-            await serve_tcp(converse, number, host=host, on=port, task_status=task_status)
+            await serve_tcp(handler, number, host=host, on=port, task_status=task_status)
 
         for listener in await nursery.start(serve):
             address = listener.socket.getsockname()

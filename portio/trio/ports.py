@@ -14,12 +14,14 @@ at the next checkpoint, as always in trio.  Ctrl-C comes the same way.
 
 Who owns what.  `_waiting` maps operations, by identity, to the tasks that wait; the
 port keeps the operation alive, so an identity is not used twice.  Only trio's
-thread touches it.  `run` is protected from KeyboardInterrupt, or one could be
-raised between the submission and the wait, and the completion find nobody.
+thread touches it.  What submits, waits or takes is protected from KeyboardInterrupt,
+or one could be raised between the submission and the wait, and the completion find
+nobody; or between the wait and the result, and an accepted socket be lost.
 """
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,7 +44,7 @@ from trio.lowlevel import (
 from portio.errors import OperationCancelledError, PortClosedError, port_closed
 from portio.operations import Accept, Connect, Recv, RecvFrom, Timer
 from portio.trio.memory import Lender
-from portio.trio.wakes import make_wake
+from portio.trio.wakes import check_run, close_accepted, make_wake
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,8 +70,8 @@ class TrioPort:
     """A port whose operations are awaited in the trio run that makes it.
 
     `backend` names the engine; None leaves the choice to PORTIO_BACKEND or to portio.
-    It belongs to the run, and to trio's thread.  It is closed with the run; ``async
-    with`` closes it earlier.
+    It belongs to the run, and to trio's thread: another run that uses it gets a
+    RuntimeError.  It is closed with the run; ``async with`` closes it earlier.
 
     Raises `BackendUnavailableError`, OSError when the system refuses a port, and
     RuntimeError outside of a trio run.
@@ -79,6 +81,7 @@ class TrioPort:
         self._waiting: dict[int, Task] = {}
         self._unclaimed: deque[Completion[Any]] = deque()
         self._takers = ParkingLot()
+        self._cause: BaseException | None = None  # what has made the port useless
         #: Memory for the streams of this port.
         self.lender = Lender()
         self._wake = make_wake(self, backend)
@@ -172,25 +175,29 @@ class TrioPort:
             nursery.cancel_scope.cancel()
         return result.unwrap()
 
+    @enable_ki_protection
     def submit(self, *operations: Operation[Any]) -> None:
         """Starts operations that no task waits for; `get` gives their completions.
 
         Raises what `Port.submit` raises.
         """
-        self._port.submit(*operations)
         if not self._wake.attended:
             self._wake.revive()
+        self._port.submit(*operations)
         self._wake.submitted(False)
 
+    @enable_ki_protection
     async def get(self) -> Completion[Any]:
         """Waits for the next packet that was posted, or whose operation `submit` has started.
 
-        Raises `PortClosedError`.
+        Raises `PortClosedError`; packets that were not taken before are gone then.
         """
+        self.check_run()
         await checkpoint_if_cancelled()
         while not self._unclaimed:
             if self._port.closed:
-                raise port_closed()
+                await cancel_shielded_checkpoint()
+                raise self._closed_error()
             await self._takers.park()
         completion = self._unclaimed.popleft()
         await cancel_shielded_checkpoint()
@@ -208,9 +215,15 @@ class TrioPort:
     # ---- handles ----
 
     def associate(self, handle: HandleLike, data: object = None) -> CompletionKey:
-        """Makes `handle` a handle of this port, and returns its key: `Port.associate`."""
+        """Makes `handle` a handle of this port, and returns its key: `Port.associate`.
+
+        Raises what that raises, and RuntimeError in another run while the port is open.
+        """
+        if not self._port.closed:
+            self.check_run()
         return self._port.associate(handle, data)
 
+    @enable_ki_protection
     def close_key(self, key: CompletionKey) -> None:
         """Closes a key of this port, `CompletionKey.close`, and has its operations end."""
         key.close()
@@ -218,13 +231,15 @@ class TrioPort:
 
     # ---- the end ----
 
+    @enable_ki_protection
     def close(self) -> None:
-        """Closes the port: `Port.close`.  Tasks that wait get `PortClosedError`."""
-        _by_port.pop(self._port, None)
-        if self._port.closed:
-            return
+        """Closes the port: `Port.close`.  Tasks that wait get `PortClosedError`.
+
+        Raises RuntimeError in another run while it is open.
+        """
+        if not self._port.closed:
+            self.check_run()
         self._wake.close()
-        self.fail(port_closed())
 
     async def __aenter__(self) -> Self:
         return self
@@ -236,12 +251,16 @@ class TrioPort:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-        await checkpoint_if_cancelled()
+        await checkpoint()
 
     def __repr__(self) -> str:
         return f"<portio.trio.TrioPort of {self._port!r}>"
 
     # ---- for the wake ----
+
+    def check_run(self) -> None:
+        """Raises RuntimeError unless the caller is in the run that the port belongs to."""
+        check_run(self._wake.token)
 
     @property
     def waiting(self) -> bool:
@@ -259,17 +278,35 @@ class TrioPort:
                 self._unclaimed.append(packet)
                 self._takers.unpark()
 
-    def fail(self, error: BaseException) -> None:
-        """The port is of no use any more: tells all who wait."""
+    def fail(self, cause: BaseException | None) -> None:
+        """The port is closed: tells all who wait.  `cause` is the error that has led to it."""
+        _by_port.pop(self._port, None)
+        if cause is not None:
+            self._cause = cause
         waiting, self._waiting = self._waiting, {}
         for task in waiting.values():
-            reschedule(task, Error(error))
+            reschedule(task, Error(self._closed_error()))
+        self._drop_unclaimed()
         self._takers.unpark_all()
 
     def end(self) -> None:
         """The run is over: nobody is left who could wait."""
         _by_port.pop(self._port, None)
+        self._drop_unclaimed()
         self._wake.close()
+
+    def _drop_unclaimed(self) -> None:
+        while self._unclaimed:
+            close_accepted([self._unclaimed.popleft()])
+
+    def _closed_error(self) -> PortClosedError:
+        """A new one each time: who raises it adds to it."""
+        if self._cause is None:
+            return port_closed()
+        text = f"the port is closed, because taking packets failed: {self._cause!r}"
+        error = PortClosedError(errno.EBADF, text)
+        error.__cause__ = self._cause
+        return error
 
 
 class Waiter:
@@ -337,24 +374,37 @@ _of_run: RunVar[TrioPort] = RunVar("portio.trio port")
 
 
 def current_port() -> TrioPort:
-    """The port of this trio run, made on first use.  RuntimeError outside of a run."""
+    """The port of this trio run, made on first use, and again after it was closed.
+
+    Raises RuntimeError outside of a run, and what `TrioPort` raises.
+    """
     try:
-        return _of_run.get()
+        port = _of_run.get()
     except LookupError:
-        port = TrioPort()
-        _of_run.set(port)
-        return port
+        pass
+    else:
+        if not port.closed:
+            return port
+    port = TrioPort()
+    _of_run.set(port)
+    return port
 
 
 def port_of(key: CompletionKey | None) -> TrioPort:
-    """The port that serves `key`: its own, else that of the run."""
+    """The port that serves `key`: its own, else that of the run.
+
+    Raises `PortClosedError` when its own is closed.
+    """
     if key is not None and key._port is not None:
         found = _by_port.get(key._port)
         if found is not None:
             return found
+        if key._port.closed:
+            raise port_closed()
     return current_port()
 
 
+@enable_ki_protection
 async def run(operation: Operation[T]) -> T:
     """Starts an operation, waits for its completion, and gives the result.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket as sockets  # `socket` is an attribute and an argument here
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -18,7 +19,20 @@ if TYPE_CHECKING:
 
     from portio.trio.ports import TrioPort
 
-__all__ = ["SocketListener", "SocketStream", "adopt", "taken_over"]
+__all__ = ["FAILED_EARLY", "SocketListener", "SocketStream", "adopt", "taken_over"]
+
+#: What accepting may say of a connection that has failed already, or that the firewall
+#: forbids: nothing of the listener.  The list is trio's, as the names are not the same
+#: on every system.
+FAILED_EARLY = {
+    getattr(errno, name)
+    for name in (
+        *("EPERM", "ECONNABORTED", "EPROTO", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET"),
+        *("EHOSTUNREACH", "EOPNOTSUPP", "ENETUNREACH", "ENOSR", "ESOCKTNOSUPPORT"),
+        *("EPROTONOSUPPORT", "ETIMEDOUT", "ECONNRESET"),
+    )
+    if hasattr(errno, name)
+}
 
 
 class SocketStream(Sending, Receiving, trio.abc.HalfCloseableStream):
@@ -61,8 +75,8 @@ class SocketStream(Sending, Receiving, trio.abc.HalfCloseableStream):
         await self._begin_sending()
         try:
             done = await self._port.complete(Shutdown(self._key, sockets.SHUT_WR))
-        except PortClosedError:
-            raise self._closed_error() from None
+        except (PortClosedError, ValueError) as error:
+            await self._refused(error)
         finally:
             self._sending = False
         if done.error is not None:
@@ -129,22 +143,26 @@ class SocketListener(Resource, trio.abc.Listener[SocketStream]):
     async def accept(self) -> SocketStream:
         """Waits for a connection.
 
-        Any number of tasks may.  If it is cancelled, no connection was taken.
+        Any number of tasks may.  If it is cancelled, no connection was taken.  One that
+        has failed before it could be taken is passed over, as trio does it.
 
-        Raises `trio.ClosedResourceError`, and the OSErrors that the system gives, for
-        connections that failed early as well as for a lack of descriptors;
-        `trio.serve_listeners` knows how to treat them.
+        Raises `trio.ClosedResourceError`, and the OSErrors that the system gives for a
+        lack of descriptors or memory; `trio.serve_listeners` knows how to treat them.
         """
-        if self._closed:
-            await self._refuse()
-        try:
-            done = await self._port.complete(Accept(self._key))
-        except PortClosedError:
-            raise self._closed_error() from None
-        if done.error is not None:
+        while True:
+            if self._closed:
+                await self._refuse()
+            try:
+                done = await self._port.complete(Accept(self._key))
+                if done.error is None:
+                    return adopt(SocketStream, done.result(), self._port)
+            except (PortClosedError, ValueError) as error:
+                await self._refused(error)
+            assert done.error is not None
+            if done.error.errno in FAILED_EARLY:
+                continue
             failure = self._failure(done)
             raise failure if isinstance(failure, trio.ClosedResourceError) else done.error
-        return adopt(SocketStream, done.result(), self._port)
 
     def __repr__(self) -> str:
         return f"<portio.trio.SocketListener {self.socket!r}>"

@@ -7,6 +7,8 @@ become what `trio.abc` asks for:
 
 - "cancelled" although nobody in trio has cancelled: the handle was closed under the
   operation, by another task, so `trio.ClosedResourceError`;
+- the same when the handle's own object was closed (``stream.socket.close()``), which
+  the port refuses, and when the port is closed;
 - every other error: `trio.BrokenResourceError`, with the system's error as its cause.
 """
 
@@ -47,16 +49,28 @@ class Resource(trio.abc.AsyncResource):
         self._key = self._port.associate(handle)
         self._closed = False
 
+    @enable_ki_protection
     def close(self) -> None:
-        """Closes it at once; tasks that wait get `trio.ClosedResourceError`."""
+        """Closes it at once; tasks that wait get `trio.ClosedResourceError`.
+
+        Raises RuntimeError in another run, or thread, than that of its port, while the
+        port is open; nothing is closed then.
+        """
         if self._closed:
             return
-        self._closed = True
         port = self._port
-        if self._key.handle is not None and not port.closed:
-            trio.lowlevel.notify_closing(self._key._descriptor)
-        port.close_key(self._key)
+        if not port.closed:
+            port.check_run()
+        self._closed = True
+        key = self._key
+        try:
+            # On Windows nobody waits for more than completions, and trio refuses pipes.
+            if sys.platform != "win32" and not port.closed and key.means(key._descriptor):
+                trio.lowlevel.notify_closing(key._descriptor)
+        finally:
+            port.close_key(key)
 
+    @enable_ki_protection
     async def aclose(self) -> None:
         """Closes it.  A checkpoint; it is closed also if that is cancelled."""
         self.close()
@@ -67,8 +81,24 @@ class Resource(trio.abc.AsyncResource):
         await checkpoint()
         raise trio.ClosedResourceError(reason or f"this {type(self).__name__} was already closed")
 
+    def _is_gone(self) -> bool:
+        """Whether the handle's own object was closed; its number may be another's by now."""
+        return not self._key.means(self._key._descriptor)
+
+    async def _refused(self, error: PortClosedError | ValueError) -> NoReturn:
+        """Raises what it means that the port has refused, or given up, an operation.
+
+        A checkpoint.
+        """
+        await checkpoint()
+        if isinstance(error, PortClosedError):
+            raise self._closed_error() from error.__cause__
+        if self._is_gone():
+            raise self._closed_error() from None
+        raise error
+
     def _closed_error(self) -> trio.ClosedResourceError:
-        return trio.ClosedResourceError(f"another task closed this {type(self).__name__}")
+        return trio.ClosedResourceError(f"somebody has closed this {type(self).__name__}")
 
     def _failure(self, done: Completion[Any]) -> Exception:
         """What a completion with an error means to who uses the stream."""
@@ -120,8 +150,8 @@ class Sending(Resource, trio.abc.SendStream):
                     waiter.end(done)
             else:
                 done = await self._port.complete(send)
-        except PortClosedError:
-            raise self._closed_error() from None
+        except (PortClosedError, ValueError) as error:
+            await self._refused(error)
         finally:
             self._sending = False
             send.buffer = b""
@@ -146,6 +176,8 @@ class Sending(Resource, trio.abc.SendStream):
         """The first task may, while the stream is open; not a checkpoint if it may."""
         if self._sending or self._closed or self._eof_sent:
             await self._refuse_sending()
+        if self._is_gone():
+            await self._refuse()
         self._sending = True
 
     async def _refuse_sending(self) -> NoReturn:
@@ -214,12 +246,13 @@ class Receiving(Resource, trio.abc.ReceiveStream):
                 done = await self._port.complete(receive)
             if done._outcome is None:
                 return lent[: done.nbytes].tobytes()
-        except PortClosedError:
-            raise self._closed_error() from None
+        except (PortClosedError, ValueError) as error:
+            await self._refused(error)
         finally:
             self._receiving = False
             receive.buffer = b""
-            if max_bytes <= SIZE:
+            # Pending still: only if trio itself has failed.  The system may write into it.
+            if max_bytes <= SIZE and receive._entry is None:
                 self._port.lender.take_back(lent)
         if done.error is not None:
             raise self._failure(done)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from portio.trio.ports import TrioPort, current_port
 from portio.trio.sockets import SocketListener, SocketStream, adopt, taken_over
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["open_tcp_listeners", "open_tcp_stream", "serve_tcp"]
 
 
+@enable_ki_protection
 async def open_tcp_stream(
     host: str | bytes,
     port: int,
@@ -38,6 +40,7 @@ async def open_tcp_stream(
     return adopt(SocketStream, taken_over(theirs.socket), serving)
 
 
+@enable_ki_protection
 async def open_tcp_listeners(
     port: int,
     *,

@@ -27,30 +27,53 @@ the thread; docs/architecture.md says why that was not done.  It works on Linux 
 with a port that is not bound to a thread: PORTIO_TRIO_WAKE=thread asks for it, to test
 on one system what the other does.
 
-Who may.  Everything here is called in trio's thread, except for `ThreadWake._serve`.
+The end.  Whoever closes the port, its wake goes down with it: tasks that wait are told,
+the instrument is taken away, and trio forgets the descriptor *before* the port gives up
+its number, which may be given out again at once.  An error that carrying packets meets,
+of which no operation could be told, comes to the same: `Wake.fail` closes the port, so
+that nothing is pending any more when the tasks are let go.
+
+Who may.  Everything here is called in trio's thread, and in the run that has made the
+port, except for `ThreadWake._serve`.  `check_run` refuses others.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
 from collections import deque
 from contextlib import suppress
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
-from trio.lowlevel import Abort, Task, reschedule, wait_task_rescheduled
+from trio.lowlevel import Abort, Task, enable_ki_protection, reschedule, wait_task_rescheduled
 
 import portio
 from portio.errors import PortClosedError
+from portio.operations import Accept
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from trio.lowlevel import RaiseCancelT
 
     from portio.completion import Completion
 
-__all__ = ["VARIABLE", "DescriptorWake", "ThreadWake", "Wake", "make_wake"]
+__all__ = [
+    "VARIABLE",
+    "DescriptorWake",
+    "ThreadWake",
+    "Wake",
+    "check_run",
+    "close_accepted",
+    "make_wake",
+]
+
+#: Errors that end a port, and that no operation could be told of.
+logger = logging.getLogger("portio.trio")
 
 #: A debugging switch: "descriptor" or "thread".
 VARIABLE = "PORTIO_TRIO_WAKE"
@@ -70,8 +93,8 @@ class Host(Protocol):
         """Hands packets to the tasks that wait for them."""
         ...
 
-    def fail(self, error: BaseException) -> None:
-        """The port is of no use any more: tells all who wait."""
+    def fail(self, cause: BaseException | None) -> None:
+        """The port is closed: tells all who wait.  `cause` is the error that has led to it."""
         ...
 
     def end(self) -> None:
@@ -83,6 +106,8 @@ class Wake(Protocol):
     """How the completions of `port` reach the run."""
 
     port: portio.Port
+    #: The run that it belongs to.
+    token: trio.lowlevel.TrioToken
     #: Whether packets are carried.  Not at the very end of a run, when the finalizers
     #: of asynchronous generators run and there are no system tasks any more.
     attended: bool
@@ -98,7 +123,10 @@ class Wake(Protocol):
         ...
 
     def revive(self) -> bool:
-        """Starts again to carry packets by itself; whether that is possible."""
+        """Starts again to carry packets by itself; whether that is possible.
+
+        RuntimeError in another run.  Called before a submission, unless `attended`.
+        """
         ...
 
     async def watch(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -106,8 +134,28 @@ class Wake(Protocol):
         ...
 
     def close(self) -> None:
-        """Closes the port and ends whatever carries its packets."""
+        """Closes the port and ends whatever carries its packets.
+
+        The host is told, unless the run is over.  May be called again.
+        """
         ...
+
+
+def is_current(token: trio.lowlevel.TrioToken) -> bool:
+    """Whether the caller is in the run of `token`."""
+    try:
+        return trio.lowlevel.current_trio_token() is token
+    except RuntimeError:
+        return False
+
+
+def check_run(token: trio.lowlevel.TrioToken) -> None:
+    """Raises RuntimeError in another run than that of `token`, and outside of runs."""
+    if not is_current(token):
+        raise RuntimeError(
+            "this port belongs to another trio run; a run uses ports of its own, "
+            "for one the port that portio.trio.current_port() gives"
+        )
 
 
 def make_wake(host: Host, backend: str | None) -> Wake:
@@ -121,11 +169,37 @@ def make_wake(host: Host, backend: str | None) -> Wake:
     raise ValueError(f"{VARIABLE} must be descriptor or thread, not {wanted!r}")
 
 
+class _WatchedPort(portio.Port):
+    """A port that takes its wake down when it is closed, whoever closes it."""
+
+    __slots__ = ("wake",)
+
+    wake: DescriptorWake | None
+
+    def __init__(self, backend: str | None) -> None:
+        self.wake = None
+        super().__init__(backend=backend, thread_bound=True, lazy_submit=True)
+
+    def close(self) -> None:
+        """Closes the port: `portio.Port.close`."""
+        wake = self.wake
+        if wake is None or self._forked or self._owner != get_ident():
+            super().close()  # or raises
+            return
+        if not self._closed:
+            wake.before_closing()
+        super().close()
+        self.wake = None  # from here on; not before, should that have been interrupted
+        wake.after_closing()
+
+
 class DescriptorWake(trio.abc.Instrument):
     """The port is trio's thread's own, and has a descriptor that tells of packets."""
 
     def __init__(self, host: Host, backend: str | None) -> None:
-        self.port = portio.Port(backend=backend, thread_bound=True, lazy_submit=True)
+        self.token = trio.lowlevel.current_trio_token()
+        port = _WatchedPort(backend)
+        self.port: portio.Port = port
         self._host = host
         self._descriptor = -1
         self._dirty = False  # something was submitted that may be complete already
@@ -134,14 +208,20 @@ class DescriptorWake(trio.abc.Instrument):
         self._fetched = False  # packets were fetched since the loop began to sleep
         self._ticker: Task | None = None  # while it can be scheduled
         self.attended = False  # there is a watcher
+        self._cause: BaseException | None = None  # why the port is being closed
+        self._over = False  # the run has ended
         try:
-            self._descriptor = self.port.fileno()
+            self._descriptor = port.fileno()
             trio.lowlevel.add_instrument(self)
             self.revive()
-            trio.lowlevel.spawn_system_task(self._tick, name="portio ticker")
+            # At the end of a run no task can be started; see `submitted`.
+            with suppress(RuntimeError):
+                trio.lowlevel.spawn_system_task(self._tick, name="portio ticker")
         except BaseException:
-            self.close()
+            self._remove()
+            port.close()
             raise
+        port.wake = self
 
     def submitted(self, patient: bool, /) -> None:  # noqa: FBT001
         """See `Wake`: unless all are patient, the loop will not sleep before it has looked."""
@@ -159,13 +239,24 @@ class DescriptorWake(trio.abc.Instrument):
 
     def close(self) -> None:
         """See `Wake`."""
-        with suppress(KeyError, RuntimeError):  # it never was one; or the run is over
-            trio.lowlevel.remove_instrument(self)
-        if self._descriptor >= 0 and not self.port.closed:
-            with suppress(RuntimeError):  # the run is over, and nobody watches
-                trio.lowlevel.notify_closing(self._descriptor)
         self.port.close()
+
+    def before_closing(self) -> None:
+        """The port is about to give up its descriptor."""
+        if not self._over and is_current(self.token):
+            trio.lowlevel.notify_closing(self._descriptor)
+
+    def after_closing(self) -> None:
+        """The port is closed."""
+        if self._over or not is_current(self.token):
+            return  # nobody waits any more
+        self._remove()
         self.submitted(False)  # lets the ticker end
+        self._host.fail(self._cause)
+
+    def _remove(self) -> None:
+        with suppress(KeyError):  # it never was one
+            trio.lowlevel.remove_instrument(self)
 
     # ---- around the loop's wait ----
 
@@ -198,13 +289,20 @@ class DescriptorWake(trio.abc.Instrument):
 
     def after_run(self) -> None:
         """The run has ended."""
+        self._over = True
         self._host.end()
 
     def _fail(self, error: BaseException) -> None:
-        """The port cannot be used: somebody has closed it behind our back, say."""
-        self._host.fail(error)
+        """Packets cannot be carried any more."""
+        self._cause = None if isinstance(error, PortClosedError) else error
+        try:
+            _report(error)
+            self.port.close()
+        except BaseException:
+            logger.exception("a port that failed cannot be closed")
+            self._host.fail(self._cause)
         # The loop may be about to sleep, and must see what was scheduled just now.
-        trio.lowlevel.current_trio_token().run_sync_soon(bool)
+        self.token.run_sync_soon(bool)
 
     def _fetch(self) -> None:
         while True:
@@ -220,6 +318,7 @@ class DescriptorWake(trio.abc.Instrument):
         """See `Wake`."""
         if self.port.closed:
             return True  # there is nothing to carry
+        check_run(self.token)
         try:
             trio.lowlevel.spawn_system_task(self.watch, name="portio watcher")
         except RuntimeError:
@@ -227,6 +326,7 @@ class DescriptorWake(trio.abc.Instrument):
         self.attended = True
         return True
 
+    @enable_ki_protection
     async def watch(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See `Wake`; a system task, as a rule."""
         self.attended = True
@@ -235,6 +335,8 @@ class DescriptorWake(trio.abc.Instrument):
             await self._watch_until_cancelled()
         except trio.ClosedResourceError:
             pass  # by `close`
+        except Exception as error:  # noqa: BLE001 (trio would end the program)
+            self._fail(error)
         finally:
             self.attended = False
 
@@ -276,14 +378,17 @@ class DescriptorWake(trio.abc.Instrument):
 class ThreadWake(trio.abc.Instrument):
     """A thread waits in the port."""
 
+    #: Always asks `revive`, which refuses other runs: the port itself lets all threads in.
+    attended = False
+    sleeps = 0
+
     def __init__(self, host: Host, backend: str | None) -> None:
+        self.token = trio.lowlevel.current_trio_token()
         self.port = portio.Port(backend=backend)
-        self.attended = True
-        self.sleeps = 0
         self._host = host
-        self._token = trio.lowlevel.current_trio_token()
         #: What the thread has taken.  It appends, trio's thread takes away.
         self._arrived: deque[list[Completion[Any]]] = deque()
+        self._over = False  # the run has ended
         self._thread = threading.Thread(
             target=self._serve, args=(self.port,), name="portio waiter", daemon=True
         )
@@ -291,6 +396,7 @@ class ThreadWake(trio.abc.Instrument):
             trio.lowlevel.add_instrument(self)
             self._thread.start()
         except BaseException:
+            self._remove()
             self.port.close()
             raise
 
@@ -300,6 +406,7 @@ class ThreadWake(trio.abc.Instrument):
 
     def revive(self) -> bool:
         """See `Wake`."""
+        check_run(self.token)
         return True
 
     async def watch(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -309,33 +416,63 @@ class ThreadWake(trio.abc.Instrument):
 
     def close(self) -> None:
         """See `Wake`."""
-        with suppress(KeyError, RuntimeError):  # as above
-            trio.lowlevel.remove_instrument(self)
-        self.port.close()  # which wakes the thread
-        self._thread.join()
-        self._arrived.clear()
+        self._take_down(None)
 
     def after_run(self) -> None:
         """The run has ended."""
+        self._over = True
         self._host.end()
+
+    def _remove(self) -> None:
+        if not self._over:
+            with suppress(KeyError, RuntimeError):  # it never was one; or outside of the run
+                trio.lowlevel.remove_instrument(self)
+
+    def _take_down(self, cause: BaseException | None) -> None:
+        self.port.close()  # which wakes the thread
+        self._thread.join()
+        self._remove()
+        while self._arrived:
+            close_accepted(self._arrived.popleft())
+        if not self._over and is_current(self.token):
+            self._host.fail(cause)
+
+    def _fail(self, error: BaseException) -> None:
+        """The thread cannot go on: somebody has closed the port, or taking packets fails."""
+        cause = None if isinstance(error, PortClosedError) else error
+        try:
+            _report(error)
+            self._carry()  # their operations are done
+            self._take_down(cause)
+        except BaseException:
+            logger.exception("a port that failed cannot be closed")
+            self._host.fail(cause)
 
     def _serve(self, port: portio.Port) -> None:
         """The thread: takes packets until the port is closed."""
-        while True:
-            try:
-                packets = port.get_many(MOST)
-            except PortClosedError as error:
-                with suppress(trio.RunFinishedError):
-                    # By `close`, and nobody waits any more; or behind our back.
-                    self._token.run_sync_soon(self._host.fail, error)
-                return
-            self._arrived.append(packets)
-            try:
+        try:
+            while True:
+                self._arrived.append(port.get_many(MOST))
                 # Idempotent: many calls before trio looks are one.
-                self._token.run_sync_soon(self._carry, idempotent=True)
-            except trio.RunFinishedError:
-                return  # nobody waits any more; the end of the run closes the port
+                self.token.run_sync_soon(self._carry, idempotent=True)
+        except trio.RunFinishedError:
+            pass  # nobody waits any more; the end of the run closes the port
+        except BaseException as error:  # noqa: BLE001 (it would end here, and tasks wait for ever)
+            with suppress(trio.RunFinishedError):
+                self.token.run_sync_soon(self._fail, error)
 
     def _carry(self) -> None:
         while self._arrived:
             self._host.deliver(self._arrived.popleft())
+
+
+def close_accepted(packets: Iterable[Completion[Any]]) -> None:
+    """Closes the sockets of accepts that nobody will see (contract P7)."""
+    for packet in packets:
+        if isinstance(packet.operation, Accept) and packet.error is None:
+            packet.result().close()
+
+
+def _report(error: BaseException) -> None:
+    if not isinstance(error, PortClosedError):
+        logger.error("taking packets has failed; the port is closed", exc_info=error)

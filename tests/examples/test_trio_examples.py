@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import hashlib
+import importlib
 import os
 import random
 import re
@@ -17,11 +20,11 @@ from pathlib import Path
 import pytest
 
 from cli.command import Result, receive, run, start
-from examples.test_examples import program
+from examples.test_examples import EXAMPLES, program
 from support.children import environment
 from support.watch import LIMIT
 
-pytest.importorskip("trio")
+trio = pytest.importorskip("trio")
 
 
 def tool(name: str) -> str:
@@ -202,6 +205,79 @@ def test_trio_http_nonsense(url: str) -> None:
         client.sendall(b"\0\1\2 nonsense\r\n\r\n")
         assert client.recv(100) == b""
     assert curl(f"{url}/")[0] == 200
+
+
+def exchange(url: str, *lines: str) -> bytes:
+    """What comes back for a request, up to the end of the connection."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=LIMIT) as client:
+        request = "\r\n".join([*lines, "Host: x", "Connection: close", "", ""])
+        client.sendall(request.encode())
+        return receive(client, 1 << 20)
+
+
+UNFORESEEN = [
+    f"Range: bytes=0-{'9' * 5000}",
+    f"Range: bytes={'9' * 5000}-",
+    f"Range: bytes=-{'9' * 5000}",
+    "Range: bytes=\u0661-\u0662",
+    "If-Modified-Since: Mon, 01 Jan 0001 00:00:00 -0000",
+    "If-Modified-Since: Mon, 01 Jan 2024 00:00:00 +99999999999999999999",
+    f"If-Modified-Since: Mon, 01 Jan {'9' * 5000} 00:00:00 GMT",
+]
+
+
+def test_trio_http_headers_that_nobody_sends(url: str) -> None:
+    for header in UNFORESEEN:
+        answer = exchange(url, "GET /index.html HTTP/1.1", header)
+        assert answer.startswith(b"HTTP/1.1 200 "), header
+        assert answer.endswith(b"<h1>hello</h1>\n"), header
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
+def test_trio_http_does_not_wait_for_a_fifo(url: str, site: Path) -> None:
+    os.mkfifo(site / "fifo")
+    (site / "folder").mkdir()
+    os.mkfifo(site / "folder" / "index.html")
+    assert curl(f"{url}/fifo")[0] == 403
+    assert curl(f"{url}/folder/")[0] == 403
+
+
+def test_trio_http_goes_on_when_an_answer_fails(
+    backend: str, site: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The disk fails when the answer has begun: its connection ends, and no other does."""
+    pytest.importorskip("h11")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    server = importlib.import_module("trio_http")
+    failures = [OSError(errno.EIO, "Input/output error"), RuntimeError("unforeseen")]
+    send_file = server.send_file
+
+    async def fail_first(*arguments: object) -> int:
+        if failures:
+            raise failures.pop(0)
+        sent: int = await send_file(*arguments)
+        return sent
+
+    monkeypatch.setattr(server, "send_file", fail_first)
+    monkeypatch.setattr("builtins.print", lambda text, **_: lines.append(text))
+    lines: list[str] = []
+
+    async def talk() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.main, str(site), "127.0.0.1", 0, backend)
+            with trio.fail_after(LIMIT):
+                while not lines:
+                    await trio.sleep(0.001)
+                url = "http://" + lines[0].removeprefix("listening on ")
+                ask = functools.partial(exchange, url, "GET /index.html HTTP/1.1")
+                for _ in range(2):
+                    assert (await trio.to_thread.run_sync(ask)).endswith(b"\r\n\r\n")
+                assert (await trio.to_thread.run_sync(ask)).endswith(b"<h1>hello</h1>\n")
+            nursery.cancel_scope.cancel()
+
+    trio.run(talk)
+    assert [record.getMessage() for record in caplog.records] == ["a connection has failed"] * 2
 
 
 def test_trio_http_200_connections_of_curl(url: str, site: Path, tmp_path: Path) -> None:

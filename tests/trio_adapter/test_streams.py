@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from trio.testing import (
 )
 
 import portio
+from portio.completion import Outcome
 from portio.trio import (
     PipeReceiveStream,
     PipeSendStream,
@@ -32,6 +35,7 @@ from portio.trio import (
     open_tcp_stream,
     serve_tcp,
 )
+from portio.trio.sockets import FAILED_EARLY
 from support.net import Net, fill, pattern, reset
 from support.trio_runs import in_trio
 
@@ -311,3 +315,164 @@ async def test_a_closed_port(backend: str, net: Net) -> None:
     assert port.closed
     with pytest.raises(portio.PortClosedError):
         await port.run(portio.Timer(0))
+
+
+def refusing(number: int) -> portio.Completion[Any]:
+    """The completion of an accept that has failed."""
+    done: portio.Completion[Any] = portio.Completion()
+    done.key = portio.CompletionKey()
+    done.operation = portio.Accept(done.key)
+    done.nbytes = 0
+    done._outcome = Outcome(number, 0, None)
+    return done
+
+
+@in_trio
+async def test_a_connection_that_failed_early_ends_no_server(
+    trio_port: MakePort, net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with trio_port() as port:
+        listening = net.listener()
+        listener = SocketListener(listening, on=port)
+        complete = port.complete
+        errors = [*FAILED_EARLY, errno.EMFILE]
+
+        async def fail_first(operation: Any, *arguments: Any, **options: Any) -> Any:
+            if isinstance(operation, portio.Accept) and errors:
+                await trio.lowlevel.checkpoint()
+                return refusing(errors.pop(0))
+            return await complete(operation, *arguments, **options)
+
+        monkeypatch.setattr(port, "complete", fail_first)
+        with pytest.raises(OSError, match="open files") as caught:
+            await listener.accept()
+        assert caught.value.errno == errno.EMFILE
+        errors.append(errno.ECONNABORTED)
+        client = net.client(listening)
+        async with listener, await listener.accept() as stream:
+            client.sendall(b"welcome")
+            assert await stream.receive_some() == b"welcome"
+
+
+def test_what_accepting_passes_over_is_what_trio_does() -> None:
+    highlevel = pytest.importorskip("trio._highlevel_socket")
+    assert highlevel._ignorable_accept_errnos == FAILED_EARLY
+
+
+@in_trio
+async def test_a_socket_that_was_closed_by_its_own_hand(trio_port: MakePort, net: Net) -> None:
+    """As with trio's streams, nothing can be done with it any more; and no other is meant."""
+    async with trio_port() as port:
+        stream = SocketStream(net.pair()[0], on=port)
+        number = stream.socket.fileno()
+        reader, writer = os.pipe()
+        stream.socket.close()
+        os.dup2(reader, number)
+        try:
+            for use in (
+                lambda: stream.send_all(b"x"),
+                stream.receive_some,
+                stream.send_eof,
+                stream.wait_send_all_might_not_block,
+            ):
+                with assert_checkpoints(), pytest.raises(trio.ClosedResourceError):
+                    await use()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.lowlevel.wait_readable, number)
+                await wait_all_tasks_blocked()
+                await stream.aclose()
+                await wait_all_tasks_blocked()
+                os.write(writer, b"x")
+        finally:
+            for descriptor in (reader, writer, number):
+                os.close(descriptor)
+        listener = SocketListener(net.listener(), on=port)
+        listener.socket.close()
+        with assert_checkpoints(), pytest.raises(trio.ClosedResourceError):
+            await listener.accept()
+        await listener.aclose()
+
+
+@in_trio
+async def test_closing_on_windows(trio_port: MakePort, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There trio takes sockets only, and refuses pipes."""
+
+    def refuse(_: object) -> None:
+        raise OSError(10038, "An operation was attempted on something that is not a socket")
+
+    monkeypatch.setattr("portio.trio.streams.sys", SimpleNamespace(platform="win32"))
+    async with trio_port() as port:
+        with monkeypatch.context() as patch:
+            sender, receiver = open_pipe(on=port)
+            patch.setattr(trio.lowlevel, "notify_closing", refuse)
+            numbers = [sender.fileno(), receiver.fileno()]
+            sender.close()
+            await receiver.aclose()
+        for number in numbers:
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(number)
+
+
+@in_trio
+async def test_a_close_that_fails_closes(
+    trio_port: MakePort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    async with trio_port() as port:
+        sender, receiver = open_pipe(on=port)
+        number = sender.fileno()
+        with monkeypatch.context() as patch:
+            patch.setattr(trio.lowlevel, "notify_closing", refuse)
+            with pytest.raises(OSError, match="Cannot allocate"):
+                sender.close()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
+        assert await receiver.receive_some() == b""
+        await receiver.aclose()
+
+
+@in_trio
+async def test_sockets_that_cannot_be_taken_over_are_closed(
+    trio_port: MakePort, net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No collector has to find them (a ResourceWarning is an error here)."""
+    async with trio_port() as port:
+        listening = net.listener()
+        (listener,) = await open_tcp_listeners(0, host="127.0.0.1", on=port)
+        associate = port.associate
+        allowed = 0
+        refused: list[socket.socket] = []
+
+        def refuse(handle: Any, data: object = None) -> portio.CompletionKey:
+            nonlocal allowed
+            if allowed:
+                allowed -= 1
+                return associate(handle, data)
+            refused.append(handle)
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(port, "associate", refuse)
+        with pytest.raises(OSError, match="Too many"):
+            await open_tcp_stream(*listening.getsockname(), on=port)
+        client = net.client(listener.socket)
+        with pytest.raises(OSError, match="Too many"):
+            await listener.accept()
+        assert client.recv(1) == b""
+        two = [
+            trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+            for sock in (net.listener(), net.listener())
+        ]
+
+        async def listen(*_: object, **__: object) -> Any:
+            await trio.lowlevel.checkpoint()
+            return two
+
+        monkeypatch.setattr(trio, "open_tcp_listeners", listen)
+        allowed = 1
+        with pytest.raises(OSError, match="Too many"):
+            await open_tcp_listeners(0, on=port)
+        assert [sock.fileno() for sock in refused] == [-1, -1, -1]
+        assert [theirs.socket.fileno() for theirs in two] == [-1, -1]
+        await listener.aclose()
