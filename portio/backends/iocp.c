@@ -23,8 +23,8 @@ bool port_may(const portio_port *port)
 
 int port_enter(portio_port *port)
 {
-    if (!port_may(port))
-        return PORTIO_WRONG_THREAD;
+    if (!port_may(port)) /* the owner may have ended, and another thread have closed it */
+        return port_is_closing(port) ? PORTIO_CLOSED : PORTIO_WRONG_THREAD;
     InterlockedIncrement(&port->users);
     /* A full barrier is in between: we see that the port closes, or who closes it
        sees us. */

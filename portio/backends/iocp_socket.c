@@ -176,17 +176,18 @@ static enum step accept_step(portio_port *port, struct op *op)
 static bool accept_settle(struct op *op, uint32_t error)
 {
     SOCKET listener = socket_of(op);
-    if (error == WSAECONNRESET || error == WSAECONNABORTED || error == ERROR_NETNAME_DELETED) {
+    /* Makes it an ordinary socket: the option's value is the listener. */
+    if (error == 0 && setsockopt(op->accepted, SOL_SOCKET, SO_UPDATE_ACCEPT_CONTEXT,
+                                 (char *)&listener, sizeof listener) != 0)
+        error = (uint32_t)WSAGetLastError(); /* WSAENOTCONN: it is gone since */
+    if (error == WSAECONNRESET || error == WSAECONNABORTED || error == ERROR_NETNAME_DELETED ||
+        error == WSAENOTCONN) {
         /* The client was gone before it was accepted; that ends no accept loop.
            The socket has been used up. */
         closesocket(op->accepted);
         op->accepted = INVALID_SOCKET;
         return false;
     }
-    /* Makes it an ordinary socket: the option's value is the listener. */
-    if (error == 0 && setsockopt(op->accepted, SOL_SOCKET, SO_UPDATE_ACCEPT_CONTEXT,
-                                 (char *)&listener, sizeof listener) != 0)
-        error = (uint32_t)WSAGetLastError();
     op->error = error;
     if (error == 0) {
         op->nbytes = (int64_t)op->accepted;
