@@ -383,7 +383,10 @@ static bool op_claim(struct op *op, uint64_t token)
         return false; /* somebody else has started it, and it is complete */
     if (op->handle == NULL || !op_is_ordered(op))
         return op->state == OP_CLAIMED;
-    return op->state == OP_QUEUED && queue_claim(op->handle, op_direction(op)) == op;
+    /* queue_claim would claim another one that is the head, and nobody start it. */
+    enum direction direction = op_direction(op);
+    return op->state == OP_QUEUED && op->handle->queue[direction].head == op &&
+           queue_claim(op->handle, direction) == op;
 }
 
 int portio_submit(portio_port *port, const portio_request *requests, uint32_t count)

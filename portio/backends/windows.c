@@ -46,6 +46,20 @@ static int64_t open_failure(const wchar_t *path)
     return -(int64_t)error;
 }
 
+static bool is_separator(wchar_t character)
+{
+    return character == L'\\' || character == L'/';
+}
+
+/* A path of a network or a device, but for a drive's in its long form. */
+static bool may_be_pipe(const wchar_t *path)
+{
+    if (!is_separator(path[0]) || !is_separator(path[1]))
+        return false;
+    bool is_long = path[2] == L'?' && is_separator(path[3]);
+    return !(is_long && path[4] != 0 && path[5] == L':');
+}
+
 int64_t portio_file_open(const wchar_t *path, int reads, int writes, uint32_t disposition,
                          int read_only)
 {
@@ -53,8 +67,10 @@ int64_t portio_file_open(const wchar_t *path, int reads, int writes, uint32_t di
     DWORD share = FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE;
     DWORD flags = FILE_FLAG_OVERLAPPED |
                   (read_only ? FILE_ATTRIBUTE_READONLY : FILE_ATTRIBUTE_NORMAL);
-    /* A path may name a pipe of somebody else's: let its server not act as us. */
-    flags |= SECURITY_SQOS_PRESENT | SECURITY_ANONYMOUS;
+    /* A pipe of somebody else's: let its server not act as us.  Of a file the same
+       bit says that one that is archived shall not be recalled. */
+    if (may_be_pipe(path))
+        flags |= SECURITY_SQOS_PRESENT | SECURITY_ANONYMOUS;
     HANDLE file = CreateFileW(path, access, share, NULL, disposition, flags, NULL);
     if (file == INVALID_HANDLE_VALUE)
         return open_failure(path);
