@@ -486,6 +486,6 @@ class BufferedSteps:
 
 def _appends(descriptor: int) -> bool:
     """Whether the system itself writes at the end, whatever the offset."""
-    if sys.platform == "win32":
-        return False
-    return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND)
+    if sys.platform != "win32":
+        return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND)
+    return False
