@@ -34,8 +34,10 @@ OLDER_KERNELS = ["--deselect=tests/conformance/test_features.py"]
 # What else does not depend on the version of Python: done once, with the same one.
 ONCE = [
     *OLDER_KERNELS,
-    "--ignore=tests/native",
-    "--ignore=tests/benchmarks",
+    *(
+        f"--ignore=tests/{part}"
+        for part in ("native", "benchmarks", "properties", "cli", "examples")
+    ),
     "--deselect=tests/stress/test_ten_thousand.py",
     *("-m", "not large"),
 ]
@@ -71,13 +73,21 @@ def build_setting(name: str, value: str) -> str:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the test suite, or what the arguments select, on every CPython found."""
+    """Run the test suite, or what the arguments select, on every CPython found.
+
+    All of it with the Python that runs nox, what depends on Python's version with the
+    newest, and its core with those in between.
+    """
     install_group(session, "tests")
     session.install(".")
     session.env["PYTHONSAFEPATH"] = "1"
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     elsewhere = own in PYTHONS and session.python != own and not session.posargs
-    session.run("pytest", "-n", "auto", *(ONCE if elsewhere else []), *session.posargs)
+    found = [version for version in PYTHONS if shutil.which(f"python{version}")]
+    selection = ONCE if elsewhere else []
+    if elsewhere and found and session.python != found[-1]:
+        selection = [*OLDER_KERNELS, "-m", "core", "tests/conformance"]
+    session.run("pytest", "-n", "auto", *selection, *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
