@@ -80,7 +80,7 @@ static uint32_t error_of_socket(const struct op *op, uint32_t status)
 
 uint32_t error_of_status(const struct op *op, uint32_t status)
 {
-    if ((int32_t)status >= 0) /* as NT_SUCCESS: a receive of urgent data has a status of its own */
+    if (status == 0)
         return 0;
     if (status == NT_CANCELLED || status == NT_HANDLES_CLOSED)
         return ERROR_OPERATION_ABORTED;
