@@ -125,30 +125,6 @@ bool handle_is_same(const struct handle *handle)
            handle->inode == status.st_ino;
 }
 
-enum direction op_direction(const struct op *op)
-{
-    switch (op->kind) {
-    case PORTIO_ACCEPT:
-    case PORTIO_RECV:
-    case PORTIO_RECVFROM:
-    case PORTIO_READ:
-        return DIRECTION_READ;
-    default:
-        return DIRECTION_WRITE;
-    }
-}
-
-bool op_is_ordered(const struct op *op)
-{
-    int type = op->handle->type;
-    if (type != PORTIO_STREAM_SOCKET && type != PORTIO_PIPE)
-        return false;
-    if (op->kind == PORTIO_ACCEPT)
-        return false;
-    /* Ending the receiving side must not wait for the receive that it ends. */
-    return !(op->kind == PORTIO_SHUTDOWN && op->argument == 0);
-}
-
 bool op_is_readiness_probe(const struct op *op)
 {
     int type = op->handle->type;

@@ -23,8 +23,6 @@
 
 #include "operation.h"
 
-enum direction { DIRECTION_READ = 0, DIRECTION_WRITE = 1 };
-
 struct handle {
     uint64_t id;      /* index in the low 24 bits, life above; 0: closed */
     uint32_t index;
@@ -54,6 +52,8 @@ struct handle {
     _Atomic uint32_t uses;   /* who uses fd without the lock, and two marks */
 };
 
+#include "op_order.h"
+
 struct handles {
     struct handle **chunks;
     uint32_t count;          /* records that exist */
@@ -76,9 +76,6 @@ int handle_inspect(struct handle *handle, int fd);
    behind our back (K6). */
 bool handle_is_same(const struct handle *handle);
 
-enum direction op_direction(const struct op *op);
-/* True: takes its turn behind the operations of the same direction. */
-bool op_is_ordered(const struct op *op);
 /* True: completes without data once the stream is readable (a zero-byte
    receive, which IOCP servers use to wait without a buffer). */
 bool op_is_readiness_probe(const struct op *op);

@@ -109,13 +109,8 @@ struct op {
 };
 _Static_assert(offsetof(struct op, overlapped) == 0, "a packet's pointer is the record's");
 
-/* A doubly linked list; removal from the middle is O(1). */
-struct op_list {
-    struct op *head;
-    struct op *tail;
-};
-
-enum direction { DIRECTION_READ = 0, DIRECTION_WRITE = 1 };
+#include "op_list.h"
+#include "op_window.h"
 
 struct handle {
     uint64_t id; /* index in the low 24 bits, life above; 0: closed */
@@ -137,6 +132,8 @@ struct handle {
     volatile LONG calls; /* threads that use `handle` without the lock */
     struct op_list queue[2];
 };
+
+#include "op_order.h"
 
 #define SLOT_FIRST_BITS 8 /* the first chunk has 256 records, each next twice as many */
 #define SLOT_CHUNKS (PORTIO_SLOT_BITS - SLOT_FIRST_BITS + 1)
@@ -228,8 +225,6 @@ struct op *slots_at(struct slots *slots, uint32_t slot);
 struct op *slots_of_packet(struct slots *slots, OVERLAPPED *overlapped); /* NULL: foreign */
 
 /* iocp_operation.c */
-void op_list_append(struct op_list *list, struct op *op);
-void op_list_remove(struct op_list *list, struct op *op);
 /* Carries a claimed operation forward, and whoever comes behind it. */
 void op_run(portio_port *port, struct op *op);
 /* The error of an operation that is cancelled, or ended by a Shutdown; 0 for one that
@@ -254,7 +249,7 @@ enum step {
 /* Begins the next step of a claimed operation, whose state is ISSUED already. */
 enum step op_step(portio_port *port, struct op *op);
 /* What the system answered to a step.  True: the operation is complete. */
-bool op_settle(portio_port *port, struct op *op, uint32_t error, DWORD bytes);
+bool op_settle(struct op *op, uint32_t error, DWORD bytes);
 /* Frees what an operation has of its own. */
 void op_release(struct op *op);
 /* Gives a step to the thread pool; the state is HELPED until op_continue. */
@@ -279,7 +274,7 @@ void handle_end_receives(portio_port *port, struct handle *handle);
 
 /* iocp_socket.c */
 enum step socket_step(portio_port *port, struct op *op);
-bool socket_settle(portio_port *port, struct op *op, uint32_t error, DWORD bytes);
+bool socket_settle(struct op *op, uint32_t error, DWORD bytes);
 void socket_prepare(struct handle *handle, SOCKET socket); /* when it is associated */
 /* False: the program has closed the socket, and its number is another's (K6). */
 bool socket_is_same(const struct handle *handle);
@@ -288,7 +283,7 @@ enum step file_step(portio_port *port, struct op *op);
 bool file_settle(struct op *op, uint32_t error, DWORD bytes);
 /* iocp_sendfile.c */
 enum step sendfile_step(portio_port *port, struct op *op);
-bool sendfile_settle(portio_port *port, struct op *op, uint32_t error, DWORD bytes);
+bool sendfile_settle(struct op *op, uint32_t error, DWORD bytes);
 
 /* iocp_handle.c */
 struct handle *handles_find(struct handles *handles, uint64_t id); /* lock held */
@@ -296,18 +291,13 @@ void handles_give_back(portio_port *port); /* the port closes */
 void handles_destroy(struct handles *handles);
 void handle_leave_locked(portio_port *port, struct handle *handle);
 void handle_calls_leave(portio_port *port, struct handle *handle);
-enum direction op_direction(const struct op *op);
-bool op_is_ordered(const struct op *op);
 
 /* iocp_transfer.c */
 #define TRANSFER_VECTORS 64
-void transfer_begin(struct op *op);
-uint64_t transfer_room(const struct op *op);
 /* The buffers of the next call of Winsock, at most `most` bytes of them. */
 DWORD transfer_buffers(const struct op *op, WSABUF *buffers, DWORD limit, uint64_t most);
 /* The one buffer of the next call of ReadFile or WriteFile. */
 char *transfer_piece(const struct op *op, DWORD most, DWORD *length);
-bool transfer_consume(struct op *op, uint64_t done); /* true: nothing is left */
 
 /* iocp_timer.c */
 int timers_open(portio_port *port);

@@ -55,9 +55,7 @@ static uint32_t stash_take(portio_port *port, portio_completion *records, uint32
     uint32_t count = 0;
     port_lock(port);
     while (count < limit && port->stash.head != NULL) {
-        struct op *op = port->stash.head;
-        op_list_remove(&port->stash, op);
-        record_fill(op, &records[count++]);
+        record_fill(op_list_take(&port->stash), &records[count++]);
     }
     if (port->stash.head == NULL)
         InterlockedExchange(&port->stashed, 0);

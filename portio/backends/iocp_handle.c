@@ -351,29 +351,3 @@ void handles_destroy(struct handles *handles)
     free(handles->chunks);
     handles->chunks = NULL;
 }
-
-/* ---- order ---- */
-
-enum direction op_direction(const struct op *op)
-{
-    switch (op->kind) {
-    case PORTIO_ACCEPT:
-    case PORTIO_RECV:
-    case PORTIO_RECVFROM:
-    case PORTIO_READ:
-        return DIRECTION_READ;
-    default:
-        return DIRECTION_WRITE;
-    }
-}
-
-bool op_is_ordered(const struct op *op)
-{
-    int type = op->handle->type;
-    if (type != PORTIO_STREAM_SOCKET && type != PORTIO_PIPE)
-        return false;
-    if (op->kind == PORTIO_ACCEPT)
-        return false;
-    /* Ending the receiving side must not wait for the receive that it ends. */
-    return !(op->kind == PORTIO_SHUTDOWN && op->argument == 0);
-}

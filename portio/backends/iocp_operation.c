@@ -4,30 +4,6 @@
 
 #include <stdlib.h>
 
-void op_list_append(struct op_list *list, struct op *op)
-{
-    op->next = NULL;
-    op->previous = list->tail;
-    if (list->tail != NULL)
-        list->tail->next = op;
-    else
-        list->head = op;
-    list->tail = op;
-}
-
-void op_list_remove(struct op_list *list, struct op *op)
-{
-    if (op->previous != NULL)
-        op->previous->next = op->next;
-    else
-        list->head = op->next;
-    if (op->next != NULL)
-        op->next->previous = op->previous;
-    else
-        list->tail = op->previous;
-    op->next = op->previous = NULL;
-}
-
 /* ---- steps ---- */
 
 enum step op_step(portio_port *port, struct op *op)
@@ -46,7 +22,7 @@ enum step op_step(portio_port *port, struct op *op)
     }
 }
 
-bool op_settle(portio_port *port, struct op *op, uint32_t error, DWORD bytes)
+bool op_settle(struct op *op, uint32_t error, DWORD bytes)
 {
     if (error != 0 && (op->handle->closing || error_is_abort(error))) {
         op->error = op_abort_error(op);
@@ -57,9 +33,9 @@ bool op_settle(portio_port *port, struct op *op, uint32_t error, DWORD bytes)
     case PORTIO_WRITE:
         return file_settle(op, error, bytes);
     case PORTIO_SENDFILE:
-        return sendfile_settle(port, op, error, bytes);
+        return sendfile_settle(op, error, bytes);
     default:
-        return socket_settle(port, op, error, bytes);
+        return socket_settle(op, error, bytes);
     }
 }
 
@@ -220,7 +196,7 @@ bool op_arrive(portio_port *port, struct op *op, DWORD bytes, portio_completion 
     if (InterlockedCompareExchange(&op->calling, CALL_OVERTAKEN, CALL_RUNS) == CALL_RUNS)
         return false; /* who made the call goes on */
     uint32_t error = error_of_status(op, (uint32_t)op->overlapped.Internal);
-    if (!op_settle(port, op, error, bytes)) {
+    if (!op_settle(op, error, bytes)) {
         op_run(port, op);
         return false;
     }
@@ -320,7 +296,7 @@ enum step op_called(portio_port *port, struct op *op, uint32_t error)
     } else {
         InterlockedExchange(&op->calling, CALL_OVER);
     }
-    return op_settle(port, op, error, bytes) ? STEP_DONE : STEP_AGAIN;
+    return op_settle(op, error, bytes) ? STEP_DONE : STEP_AGAIN;
 }
 
 /* ---- submission ---- */

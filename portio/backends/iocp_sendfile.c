@@ -131,9 +131,8 @@ enum step sendfile_step(portio_port *port, struct op *op)
     return op_help(port, op, read_work) ? STEP_ISSUED : STEP_DONE;
 }
 
-bool sendfile_settle(portio_port *port, struct op *op, uint32_t error, DWORD bytes)
+bool sendfile_settle(struct op *op, uint32_t error, DWORD bytes)
 {
-    (void)port;
     op->error = error;
     op->nbytes += bytes;
     op->argument += bytes;

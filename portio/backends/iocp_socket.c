@@ -367,9 +367,8 @@ enum step socket_step(portio_port *port, struct op *op)
     }
 }
 
-bool socket_settle(portio_port *port, struct op *op, uint32_t error, DWORD bytes)
+bool socket_settle(struct op *op, uint32_t error, DWORD bytes)
 {
-    (void)port;
     switch (op->kind) {
     case PORTIO_ACCEPT:
         return accept_settle(op, error);

@@ -4,34 +4,6 @@
    of a sequence the engine may change the vectors themselves. */
 #include "iocp.h"
 
-void transfer_begin(struct op *op)
-{
-    if (!(op->flags & PORTIO_VECTORED))
-        return;
-    portio_vector *vector = op->buffer;
-    while (op->length > 1 && vector->length == 0) {
-        vector++;
-        op->length--;
-    }
-    op->buffer = vector;
-    if (op->length > 1)
-        return;
-    op->flags &= (uint8_t)~PORTIO_VECTORED;
-    op->buffer = op->length == 1 ? vector->base : NULL;
-    op->length = op->length == 1 ? vector->length : 0;
-}
-
-uint64_t transfer_room(const struct op *op)
-{
-    if (!(op->flags & PORTIO_VECTORED))
-        return op->length;
-    const portio_vector *vectors = op->buffer;
-    uint64_t room = 0;
-    for (uint64_t at = 0; at < op->length; at++)
-        room += vectors[at].length;
-    return room;
-}
-
 static ULONG clipped(uint64_t length, uint64_t most)
 {
     return (ULONG)(length < most ? length : most);
@@ -64,25 +36,4 @@ char *transfer_piece(const struct op *op, DWORD most, DWORD *length)
     const portio_vector *vector = op->buffer;
     *length = clipped(vector->length, most);
     return vector->base;
-}
-
-bool transfer_consume(struct op *op, uint64_t done)
-{
-    if (!(op->flags & PORTIO_VECTORED)) {
-        op->buffer = (char *)op->buffer + done;
-        op->length -= done;
-        return op->length == 0;
-    }
-    portio_vector *vector = op->buffer;
-    while (op->length > 0 && done >= vector->length) {
-        done -= vector->length;
-        vector++;
-        op->length--;
-    }
-    if (op->length > 0) {
-        vector->base = (char *)vector->base + done;
-        vector->length -= done;
-    }
-    op->buffer = vector;
-    return op->length == 0;
 }

@@ -77,43 +77,6 @@ struct op {
     uint8_t place;            /* the epoll engine's: where among the helper threads */
 };
 
-/* A doubly linked list of operations; removal from the middle is O(1), which
-   cancelling ten thousand of them needs. */
-struct op_list {
-    struct op *head;
-    struct op *tail;
-};
-
-static inline void op_list_append(struct op_list *list, struct op *op)
-{
-    op->next = NULL;
-    op->previous = list->tail;
-    if (list->tail != NULL)
-        list->tail->next = op;
-    else
-        list->head = op;
-    list->tail = op;
-}
-
-static inline void op_list_remove(struct op_list *list, struct op *op)
-{
-    if (op->previous != NULL)
-        op->previous->next = op->next;
-    else
-        list->head = op->next;
-    if (op->next != NULL)
-        op->next->previous = op->previous;
-    else
-        list->tail = op->previous;
-    op->next = op->previous = NULL;
-}
-
-static inline struct op *op_list_take(struct op_list *list)
-{
-    struct op *op = list->head;
-    if (op != NULL)
-        op_list_remove(list, op);
-    return op;
-}
+#include "op_list.h"
 
 #endif

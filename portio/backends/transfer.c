@@ -7,23 +7,6 @@ _Static_assert(sizeof(struct iovec) == sizeof(portio_vector), "a vector is an io
 _Static_assert(offsetof(struct iovec, iov_base) == offsetof(portio_vector, base), "iov_base");
 _Static_assert(offsetof(struct iovec, iov_len) == offsetof(portio_vector, length), "iov_len");
 
-void transfer_begin(struct op *op)
-{
-    if (!(op->flags & PORTIO_VECTORED))
-        return;
-    portio_vector *vector = op->buffer;
-    while (op->length > 1 && vector->length == 0) {
-        vector++;
-        op->length--;
-    }
-    op->buffer = vector;
-    if (op->length > 1)
-        return;
-    op->flags &= (uint8_t)~PORTIO_VECTORED;
-    op->buffer = op->length == 1 ? vector->base : NULL;
-    op->length = op->length == 1 ? vector->length : 0;
-}
-
 struct iovec *transfer_vectors(struct op *op, uint32_t *count)
 {
     if (op->flags & PORTIO_VECTORED) {
@@ -64,39 +47,6 @@ struct msghdr *transfer_header(struct op *op)
         header->msg_namelen = *op->address_length;
     }
     return header;
-}
-
-static uint64_t transfer_room(const struct op *op)
-{
-    if (!(op->flags & PORTIO_VECTORED))
-        return op->length;
-    const portio_vector *vectors = op->buffer;
-    uint64_t room = 0;
-    for (uint64_t at = 0; at < op->length; at++)
-        room += vectors[at].length;
-    return room;
-}
-
-/* Moves the window behind the bytes that are done; true when none are left. */
-static bool transfer_consume(struct op *op, uint64_t done)
-{
-    if (!(op->flags & PORTIO_VECTORED)) {
-        op->buffer = (char *)op->buffer + done;
-        op->length -= done;
-        return op->length == 0;
-    }
-    portio_vector *vector = op->buffer;
-    while (op->length > 0 && done >= vector->length) {
-        done -= vector->length;
-        vector++;
-        op->length--;
-    }
-    if (op->length > 0) {
-        vector->base = (char *)vector->base + done;
-        vector->length -= done;
-    }
-    op->buffer = vector;
-    return op->length == 0;
 }
 
 static bool op_moves_everything(const struct op *op)

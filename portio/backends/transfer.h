@@ -4,6 +4,7 @@
 #define PORTIO_TRANSFER_H
 
 #include "handle.h"
+#include "op_window.h"
 
 /* MAX_RW_COUNT: the most that Linux moves in one call (read(2), NOTES). */
 #define TRANSFER_MOST UINT64_C(0x7ffff000)
@@ -15,9 +16,6 @@ enum transfer_step {
     TRANSFER_AGAIN     /* issue the rest */
 };
 
-/* Before the first step: drops leading empty vectors, so that a window never
-   consists of nothing while bytes are left, and makes one vector a buffer. */
-void transfer_begin(struct op *op);
 /* The buffers of the next system call. */
 struct iovec *transfer_vectors(struct op *op, uint32_t *count);
 /* The next call's length for an operation with one buffer. */
