@@ -35,16 +35,7 @@ if TYPE_CHECKING:
     from portio.completion import Completion
     from portio.operations.base import Entry
 
-__all__ = [
-    "GENERATION",
-    "NUDGE",
-    "POSTED",
-    "TOKENS",
-    "Engine",
-    "Posted",
-    "following",
-    "raise_forked",
-]
+__all__ = ["GENERATION", "NUDGE", "TOKENS", "Engine", "Posted", "raise_forked"]
 
 GENERATION = 1 << 24  # one life of a slot
 TOKENS = 2**63 - 1  # bit 63 of a token is clear; after 2**39 lives a slot starts again
@@ -52,16 +43,9 @@ MOST_SLOTS = 1 << 24
 FIRST_SLOTS = 64
 
 #: What `_pending` has for a posted packet; without a completion it is a nudge
-#: (packets.py).  The last item stands where an operation says how to settle, so
-#: that one look tells both from an operation whose result is its bytes.
-Posted: TypeAlias = "tuple[None, Completion[Any] | None, str]"
-POSTED = "posted"
-NUDGE: Posted = (None, None, POSTED)
-
-
-def following(token: int) -> int:
-    """The next life of the same slot."""
-    return (token + GENERATION) & TOKENS
+#: (packets.py).
+Posted: TypeAlias = "tuple[None, Completion[Any] | None]"
+NUDGE: Posted = (None, None)
 
 
 class Engine:

@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from portio import errors
 from portio.completion import DROPPED, ERROR_MASK, Completion, Outcome
-from portio.engine import GENERATION, NUDGE, POSTED, TOKENS, Engine, following
+from portio.engine import GENERATION, NUDGE, TOKENS, Engine
 from portio.keys import CompletionKey
 from portio.listening import listen
 from portio.operations.base import QUIET, UNQUEUED
@@ -160,7 +160,6 @@ class PacketQueue(Engine):
         deadline = Deadline(nanoseconds) if nanoseconds > 0 else None
         out: Completions = []
         c_get = self._c_get
-        pending, free = self._pending, self._free
         taken: Records | None = NOTHING
         most = 0
         try:  # around the loop: a signal handler may also run where it jumps back
@@ -180,32 +179,8 @@ class PacketQueue(Engine):
                     if count > 0:
                         taken = numbers[: 3 * count]
                         packets = iter(taken.tolist())
-                        for token, nbytes, status in zip(packets, packets, packets):  # noqa: B905
-                            # What `_take` does, for what nearly all packets are: here
-                            # without a call for each.
-                            try:
-                                entry: Any = pending[token]
-                            except KeyError:
-                                entry = NUDGE  # somebody has claimed it
-                            if status or entry[2] is not None or entry[6]:
-                                self._take(out, token, nbytes, status)
-                                continue
-                            operation = entry[0]
-                            completion: Completion[Any] = Completion()
-                            completion.operation = operation
-                            completion.key = entry[1]
-                            completion.nbytes = nbytes
-                            completion._outcome = None
-                            try:
-                                del pending[token]  # the claim
-                            except KeyError:
-                                self._lose(token, completion)
-                                continue
-                            operation._outcome = nbytes
-                            operation._entry = None
-                            out.append(completion)
-                            token += GENERATION  # noqa: PLW2901
-                            free.append(token if token <= TOKENS else token & TOKENS)
+                        for token, nbytes, status in zip(packets, packets, packets, strict=True):
+                            self._take(out, token, nbytes, status)
                     taken = NOTHING
                     self._arrays.append(pair)
                 if out:
@@ -270,11 +245,13 @@ class PacketQueue(Engine):
         completion.operation = operation
         completion.key = entry[1]
         outcome: int | Outcome = nbytes
+        silent = False
         if entry[2] is None and not status and not entry[6]:
             completion.nbytes = nbytes
             completion._outcome = None
         else:
             outcome = self._outcome_of(entry, nbytes, status)
+            silent = entry[6] == QUIET and not outcome.error
             outcome.last = weakref.ref(completion)
             completion.nbytes = outcome.nbytes
             completion._outcome = outcome
@@ -285,9 +262,9 @@ class PacketQueue(Engine):
             return
         operation._outcome = outcome
         operation._entry = None
-        if entry[6] != QUIET or completion._outcome.error:  # type: ignore[union-attr]
+        if not silent:
             out.append(completion)
-        self._free.append(following(token))
+        self._free.append((token + GENERATION) & TOKENS)
 
     def _outcome_of(self, entry: Entry, nbytes: int, status: int) -> Outcome:
         """What there is to say of a record besides its bytes."""
@@ -306,7 +283,7 @@ class PacketQueue(Engine):
             return
         if completion is not None:
             out.append(completion)
-        self._free.append(following(token))
+        self._free.append((token + GENERATION) & TOKENS)
 
     def _make_array(self) -> tuple[Records, CData]:
         """An array for records, as numbers and as the engine sees it."""
@@ -416,7 +393,7 @@ class PacketQueue(Engine):
         completion.nbytes = nbytes
         completion._outcome = None if payload is None else Outcome(0, nbytes, payload)
         token = self._new_token()
-        self._pending[token] = None, completion, POSTED
+        self._pending[token] = None, completion
         refused = self._c_post(self._native, token)
         if refused:
             self._withdraw(token)

@@ -19,7 +19,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from portio.engine import GENERATION, TOKENS, following
+from portio.engine import GENERATION, TOKENS
 from portio.keys import CompletionKey
 from portio.operations.base import QUEUED, QUIET, UNQUEUED, Operation
 from portio.unqueued import UnqueuedOperations
@@ -86,7 +86,7 @@ class Submission(UnqueuedOperations):
             if isinstance(error, _MISUSE):
                 raise _explained(operation, error) from None
             raise
-        if entry is None or request is None:
+        if entry is None:
             self._free.append(token)
             self._submit_many(operations, mode)
             return
@@ -108,8 +108,7 @@ class Submission(UnqueuedOperations):
                 del self._pending[token]
                 operation._outcome = request[6]
                 operation._entry = None
-                token += GENERATION
-                self._free.append(token if token <= TOKENS else token & TOKENS)
+                self._free.append((token + GENERATION) & TOKENS)
                 return
         except BaseException:
             if mode == QUIET:
@@ -123,7 +122,7 @@ class Submission(UnqueuedOperations):
         operation, token = entry[0], entry[4]
         if self._lib.portio_skipped(self._native, token) == 1:
             if self._pending.pop(token, None) is entry:
-                self._free.append(following(token))
+                self._free.append((token + GENERATION) & TOKENS)
             if operation._entry is entry:
                 operation._outcome = length
                 operation._entry = None
@@ -144,7 +143,7 @@ class Submission(UnqueuedOperations):
                 token = self._new_token()
                 rest: tuple[Any, ...] = ()
                 entry, request = operation._prepare(self, token, mode)
-                if entry is None or request is None:
+                if entry is None:
                     (entry, request), rest = operation._prepare_extended(self, token, mode)
                 entries.append(entry)
                 self._pending[token] = entry

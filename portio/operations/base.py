@@ -79,9 +79,12 @@ Entry: TypeAlias = (
 Request: TypeAlias = "tuple[CData, int, int, int, int, CData, int, int]"
 #: What `Operation._prepare` gives; no entry for an operation that needs
 #: `_prepare_extended`.
-Prepared: TypeAlias = "tuple[Entry | None, Request | None]"
+Prepared: TypeAlias = "tuple[Entry | None, Request]"
 #: The same with what else a portio_request has: address, address_length, file.
 PreparedFully: TypeAlias = "tuple[tuple[Entry, Request], tuple[CData, CData, int]]"
+
+#: What `_prepare` gives for those.
+EXTENDED: Prepared = None, (None, 0, 0, 0, 0, None, 0, 0)
 
 # What becomes of the packet of an operation; the door's flags for it.
 QUEUED = 0  # it leaves through the port
@@ -236,7 +239,7 @@ class ExtendedOperation(Transfer[T]):
     __slots__ = ()
 
     def _prepare(self, port: UnqueuedOperations, token: int, mode: int) -> Prepared:  # noqa: ARG002
-        return None, None
+        return EXTENDED
 
 
 def no_result(nbytes: int, error: int) -> tuple[int, None]:  # noqa: ARG001
