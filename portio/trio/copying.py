@@ -12,6 +12,7 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protect
 
 from portio import files
 from portio.completion import Completion
+from portio.errors import PortClosedError
 from portio.operations import Read, SendFile, Write
 from portio.trio.binary import BinaryFile
 from portio.trio.ports import TrioPort, current_port
@@ -173,6 +174,8 @@ async def _send_by_system(
     try:
         operation = SendFile(stream._key, file, offset, count)
         done: Completion[int] = await stream._port.complete(operation)
+    except (PortClosedError, ValueError) as error:
+        await stream._refused(error)
     finally:
         stream._sending = False
     if done.error is None:

@@ -21,23 +21,23 @@ MOST_IDLE = 256  # pieces that are kept for later
 class Lender:
     """Lends pieces of memory of `SIZE` bytes."""
 
-    __slots__ = ("idle",)
+    __slots__ = ("_idle",)
 
     def __init__(self) -> None:
         #: Pieces that nobody uses.
-        self.idle: list[memoryview] = []
+        self._idle: list[memoryview] = []
 
     def lend(self) -> memoryview:
         """A piece, with whatever is in it."""
         try:
-            return self.idle.pop()
+            return self._idle.pop()
         except IndexError:
             return _new_piece()
 
     def take_back(self, piece: memoryview) -> None:
         """Nobody uses the piece any more."""
-        if len(self.idle) < MOST_IDLE:
-            self.idle.append(piece)
+        if len(self._idle) < MOST_IDLE:
+            self._idle.append(piece)
 
 
 def _new_piece() -> memoryview:

@@ -226,11 +226,7 @@ class Receiving(Resource, trio.abc.ReceiveStream):
             await self._refuse()
         await checkpoint_if_cancelled()
         receive, waiter = self._receive, self._receive_waiter
-        idle = self._port.lender.idle
-        if max_bytes > SIZE:
-            lent = memoryview(bytearray(max_bytes))
-        else:
-            lent = idle.pop() if idle else self._port.lender.lend()
+        lent = memoryview(bytearray(max_bytes)) if max_bytes > SIZE else self._port.lender.lend()
         receive.buffer = lent[:max_bytes] if max_bytes < SIZE else lent
         self._receiving = True
         try:

@@ -488,6 +488,35 @@ async def test_send_file(trio_port: MakePort, tmp_path: Path, net: Net, kind: st
         await file.aclose()
 
 
+@pytest.mark.parametrize("ended", ["stream", "port"])
+@in_trio
+async def test_send_file_into_what_was_closed(
+    trio_port: MakePort, tmp_path: Path, net: Net, ended: str
+) -> None:
+    """By its port, or behind the stream's back: it is closed, and nothing else."""
+    (tmp_path / "file").write_bytes(pattern(10 * 1024 * 1024))
+    async with trio_port() as port, trio_port() as files:
+        file = await open_file(tmp_path / "file", "rb", on=files)
+        ours, _ = net.small_pair()
+        stream = SocketStream(ours, on=port)
+
+        async def send() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await send_file(stream, file)
+
+        if ended == "stream":
+            stream.socket.close()
+            with assert_checkpoints():
+                await send()
+        else:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send)
+                await trio.testing.wait_all_tasks_blocked()
+                port.port.close()
+        await stream.aclose()
+        await file.aclose()
+
+
 @in_trio
 async def test_send_file_to_a_stream_that_fails(
     trio_port: MakePort, tmp_path: Path, net: Net
