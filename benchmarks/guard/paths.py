@@ -67,36 +67,34 @@ def posts(backend: str) -> Callable[[], None]:
     return walk
 
 
-def sends(backend: str) -> Callable[[], None]:
-    """Sends that succeed at once, each with its packet."""
+def _sends(backend: str, *, quiet: bool) -> Callable[[], None]:
     port = _port(backend)
     ours, peer = socket.socketpair()
     key = port.associate(ours)
     operations = [portio.Send(key, b"x" * SIZE) for _ in range(BATCH)]
 
     def walk() -> None:
-        for operation in operations:
-            port.submit(operation)
-        _take(port, BATCH)
+        if quiet:
+            for operation in operations:
+                port.submit(operation, quiet=True)
+            port.get_many(256, 0)
+        else:
+            for operation in operations:
+                port.submit(operation)
+            _take(port, BATCH)
         peer.recv(SIZE * BATCH)
 
     return walk
+
+
+def sends(backend: str) -> Callable[[], None]:
+    """Sends that succeed at once, each with its packet."""
+    return _sends(backend, quiet=False)
 
 
 def quiet_sends(backend: str) -> Callable[[], None]:
     """The same without packets."""
-    port = _port(backend)
-    ours, peer = socket.socketpair()
-    key = port.associate(ours)
-    operations = [portio.Send(key, b"x" * SIZE) for _ in range(BATCH)]
-
-    def walk() -> None:
-        for operation in operations:
-            port.submit(operation, quiet=True)
-        port.get_many(256, 0)
-        peer.recv(SIZE * BATCH)
-
-    return walk
+    return _sends(backend, quiet=True)
 
 
 def receives(backend: str) -> Callable[[], None]:

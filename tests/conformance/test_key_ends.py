@@ -134,7 +134,7 @@ def test_k4_files_and_pipes(driver: Driver, tmp_path: Path) -> None:
             driver.associate(handle)
 
 
-@pytest.mark.skipif(not WINE, reason="this system can")
+@pytest.mark.skipif(not WINE, reason="this system can disassociate: see the others")
 def test_k4_where_the_system_cannot_it_says_so(driver: Driver, net: Net) -> None:
     ours, peer = net.pair()
     key = driver.associate(ours)

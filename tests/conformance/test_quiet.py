@@ -14,6 +14,7 @@ import pytest
 import portio
 from support.children import Child
 from support.drivers import Driver
+from support.kinds import every_kind
 from support.net import STREAMS, Net, fill, pattern, recv_all, recv_exactly, reset
 from support.watch import eventually
 
@@ -147,35 +148,11 @@ def test_o15_o3_the_buffer_is_pinned_no_longer_than_needed(driver: Driver, net: 
 
 
 def test_o15_every_kind(driver: Driver, net: Net, tmp_path: Path) -> None:
-    listener = net.listener()
-    ours, peer = net.pair()
-    datagram, other = net.datagram(), net.datagram()
-    key = driver.associate(ours)
-    peer.sendall(b"12345")
-    other.sendto(b"dgram", datagram.getsockname())
-    net.client(listener)
-    with portio.open(tmp_path / "file", "w+") as file:
-        file_key = driver.associate(file)
-        datagram_key = driver.associate(datagram)
-        expected: list[tuple[portio.Operation[Any], object]] = [
-            (portio.Recv(key, bytearray(8)), 5),
-            (portio.Send(key, b"out"), 3),
-            (portio.Send(key, [b"o", b"ut"]), 3),
-            (portio.Send(key, b""), 0),
-            (portio.RecvFrom(datagram_key, bytearray(8)), (5, other.getsockname())),
-            (portio.SendTo(datagram_key, b"x", other.getsockname()), 1),
-            (portio.Write(file_key, b"contents"), 8),
-            (portio.Read(file_key, bytearray(8)), 8),
-            (portio.Sync(file_key), None),
-            (portio.SendFile(key, file, 0, 4), 4),
-            (portio.Shutdown(key), None),
-            (portio.Timer(0.01), None),
-        ]
+    with every_kind(driver, net, tmp_path) as (expected, accept):
         for operation, result in expected:
             driver.submit_quiet(operation)
             until_idle(driver, operation)
             assert operation.result() == result
-        accept = portio.Accept(driver.associate(listener))
         driver.submit_quiet(accept)
         until_idle(driver, accept)
         net.own(accept.result())

@@ -11,6 +11,7 @@ import pytest
 
 import portio
 from support.drivers import Driver
+from support.kinds import every_kind
 from support.net import Net
 from support.threads import Background
 from support.watch import LIMIT, wait_until_blocked
@@ -38,33 +39,10 @@ def test_o13_the_completion_comes_from_wait_and_not_from_the_queue(
 
 
 def test_o13_every_kind(driver: Driver, net: Net, tmp_path: Path) -> None:
-    listener = net.listener()
-    ours, peer = net.pair()
-    datagram, other = net.datagram(), net.datagram()
-    key = driver.associate(ours)
-    peer.sendall(b"12345")
-    other.sendto(b"dgram", datagram.getsockname())
-    net.client(listener)
-    with portio.open(tmp_path / "file", "w+") as file:
-        file_key = driver.associate(file)
-        datagram_key = driver.associate(datagram)
-        expected: list[tuple[portio.Operation[Any], object]] = [
-            (portio.Recv(key, bytearray(8)), 5),
-            (portio.Send(key, b"out"), 3),
-            (portio.RecvFrom(datagram_key, bytearray(8)), (5, other.getsockname())),
-            (portio.SendTo(datagram_key, b"x", other.getsockname()), 1),
-            (portio.Write(file_key, b"contents"), 8),
-            (portio.Read(file_key, bytearray(8)), 8),
-            (portio.Sync(file_key), None),
-            (portio.SendFile(key, file, 0, 4), 4),
-            (portio.Shutdown(key), None),
-            (portio.Timer(0.01), None),
-            (portio.Connect(driver.associate(net.socket()), listener.getsockname()), None),
-        ]
+    with every_kind(driver, net, tmp_path) as (expected, accept):
         for operation, result in expected:
             driver.submit(operation, queued=False)
             assert driver.wait(operation).result() == result
-        accept = portio.Accept(driver.associate(listener))
         driver.submit(accept, queued=False)
         net.own(driver.wait(accept).result())
     driver.assert_quiet()

@@ -22,7 +22,7 @@ from support.threads import Background
 from support.watch import LIMIT, wait_until_blocked
 
 if sys.platform != "win32":
-    pytest.skip("for Windows", allow_module_level=True)
+    pytest.skip("the rules of Windows' own handles, paths and threads", allow_module_level=True)
 
 from support import win32
 

@@ -193,9 +193,15 @@ class Driver(ABC):
     def _next(self, deadline: float) -> Packet | None:
         """The next packet, or None when the deadline has passed."""
 
-    @abstractmethod
     def _flush(self) -> None:
-        """Move what is in the port now into `_waiting`."""
+        """Move what is in the port now into `_waiting`; this way is for one consumer."""
+        self.port.post(self._barrier)
+        deadline = time.monotonic() + LIMIT
+        while (packet := self._next(deadline)) is not None:
+            if self._is_barrier(packet):
+                return
+            self._waiting.append(packet)
+        fail_with_dump(f"{self.name}: a posted packet was lost")
 
 
 class OneThread(Driver):
@@ -214,15 +220,6 @@ class OneThread(Driver):
         if packet is not None:
             self._check(packet)
         return packet
-
-    def _flush(self) -> None:
-        self.port.post(self._barrier)
-        deadline = time.monotonic() + LIMIT
-        while (packet := self._next(deadline)) is not None:
-            if self._is_barrier(packet):
-                return
-            self._waiting.append(packet)
-        fail_with_dump(f"{self.name}: a posted packet was lost")
 
 
 class WorkerPool(Driver):

@@ -80,15 +80,6 @@ class TrioRun(Driver):
             self._check(packet)
         return packet
 
-    def _flush(self) -> None:
-        self.port.post(self._barrier)
-        deadline = time.monotonic() + LIMIT
-        while (packet := self._next(deadline)) is not None:
-            if self._is_barrier(packet):
-                return
-            self._waiting.append(packet)
-        fail_with_dump(f"{self.name}: a posted packet was lost")
-
     # The host of the run.
 
     def _turn(self, done: Callable[[], bool], deadline: float) -> bool:
