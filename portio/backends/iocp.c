@@ -160,7 +160,7 @@ static void packets_drain(portio_port *port)
             continue; /* complete already, or nothing at all */
         struct op *op = slots_of_packet(&port->slots, entries[at].lpOverlapped);
         if (op != NULL)
-            op_arrive(port, op, entries[at].dwNumberOfBytesTransferred, NULL);
+            op_arrive(port, op, op_answer_of(&entries[at]), NULL);
     }
 }
 

@@ -232,10 +232,26 @@ void op_run(portio_port *port, struct op *op);
 uint32_t op_abort_error(const struct op *op);
 /* A claimed operation is complete: tells the port, or who waits for it. */
 void op_complete(portio_port *port, struct op *op);
+/* What the system says of a step that is over. */
+struct op_answer {
+    uint32_t status; /* NTSTATUS */
+    DWORD bytes;
+};
+static inline struct op_answer op_answer_of(const OVERLAPPED_ENTRY *entry)
+{
+    /* The entry is a FILE_IO_COMPLETION_INFORMATION: `Internal` is its status. */
+    return (struct op_answer){(uint32_t)entry->Internal, entry->dwNumberOfBytesTransferred};
+}
+static inline struct op_answer op_answer_written(const struct op *op)
+{
+    return (struct op_answer){(uint32_t)op->overlapped.Internal,
+                              (DWORD)op->overlapped.InternalHigh};
+}
 /* A step is over: its packet was dequeued, or its event was seen.  True: `record`
    has the completion of the operation, and the slot is free.  With no record a
    complete operation is left in state DONE. */
-bool op_arrive(portio_port *port, struct op *op, DWORD bytes, portio_completion *record);
+bool op_arrive(portio_port *port, struct op *op, struct op_answer answer,
+               portio_completion *record);
 /* A helper has finished a step; the operation is claimed. */
 void op_continue(portio_port *port, struct op *op);
 void record_fill(struct op *op, portio_completion *record); /* lock held; the slot is free */

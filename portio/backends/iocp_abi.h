@@ -40,6 +40,7 @@ _Static_assert(sizeof(LONG) == 4, "LONG is what the Interlocked functions work o
 #endif
 
 /* ntifs.h: NTSTATUS values that the engine tells apart. */
+#define NT_ALERTED UINT32_C(0x00000101)
 #define NT_PENDING UINT32_C(0x00000103)
 #define NT_BUFFER_OVERFLOW UINT32_C(0x80000005)
 #define NT_HANDLES_CLOSED UINT32_C(0x8000000A)

@@ -72,7 +72,7 @@ void ops_collect(portio_port *port)
         volatile ULONG_PTR *status = &op->overlapped.Internal;
         if (op->state == OP_ISSUED && !op_is_unqueued(op) && *status != NT_PENDING) {
             MemoryBarrier(); /* the bytes were written before the status */
-            op_arrive(port, op, (DWORD)op->overlapped.InternalHigh, NULL);
+            op_arrive(port, op, op_answer_written(op), NULL);
         }
     }
 }

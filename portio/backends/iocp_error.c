@@ -28,6 +28,7 @@ static uint32_t error_of_socket(const struct op *op, uint32_t status)
     case NT_LOCAL_DISCONNECT:
     case NT_TRANSACTION_ABORTED:
     case NT_REQUEST_ABORTED:
+    case NT_ALERTED: /* how much was sent, nobody knows: see step_status */
         return WSAECONNABORTED;
     case NT_GRACEFUL_DISCONNECT:
         return WSAEDISCON;

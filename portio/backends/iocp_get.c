@@ -46,7 +46,7 @@ static bool packet_open(portio_port *port, const OVERLAPPED_ENTRY *entry,
     if (entry->lpCompletionKey != KEY_IO)
         return false; /* KEY_WAKE, or somebody else's */
     struct op *op = slots_of_packet(&port->slots, entry->lpOverlapped);
-    return op != NULL && op_arrive(port, op, entry->dwNumberOfBytesTransferred, record);
+    return op != NULL && op_arrive(port, op, op_answer_of(entry), record);
 }
 
 /* Packets that the system had no memory for. */

@@ -189,14 +189,31 @@ void op_continue(portio_port *port, struct op *op)
     op_run(port, op);
 }
 
-bool op_arrive(portio_port *port, struct op *op, DWORD bytes, portio_completion *record)
+/* What has become of a step, by what the system wrote to the record.  Wine 8 writes
+   nothing there when the thread that began the step has ended meanwhile; then the
+   packet alone knows. */
+static uint32_t step_status(const struct op *op, const struct op_answer *answer)
+{
+    uint32_t written = (uint32_t)op->overlapped.Internal;
+    return written != NT_PENDING ? written : answer->status;
+}
+
+/* That thread was to receive, and has not: what there is waits in the socket. */
+static bool step_is_undone(const struct op *op, uint32_t status)
+{
+    return status == NT_ALERTED && (op->kind == PORTIO_RECV || op->kind == PORTIO_RECVFROM);
+}
+
+bool op_arrive(portio_port *port, struct op *op, struct op_answer answer,
+               portio_completion *record)
 {
     if (op->state != OP_ISSUED)
         return false; /* a packet that nobody has asked for */
     if (InterlockedCompareExchange(&op->calling, CALL_OVERTAKEN, CALL_RUNS) == CALL_RUNS)
         return false; /* who made the call goes on */
-    uint32_t error = error_of_status(op, (uint32_t)op->overlapped.Internal);
-    if (!op_settle(op, error, bytes)) {
+    uint32_t status = step_status(op, &answer);
+    if (step_is_undone(op, status) ||
+        !op_settle(op, error_of_status(op, status), answer.bytes)) {
         op_run(port, op);
         return false;
     }
@@ -227,7 +244,7 @@ static void CALLBACK step_over(PTP_CALLBACK_INSTANCE instance, void *context, PT
     struct op *op = context;
     portio_port *port = op->port;
     (void)instance, (void)wait, (void)result;
-    op_arrive(port, op, (DWORD)op->overlapped.InternalHigh, NULL);
+    op_arrive(port, op, op_answer_written(op), NULL);
     port_callback_over(port);
 }
 

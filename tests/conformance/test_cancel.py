@@ -193,6 +193,7 @@ def test_o6_pipes_in_both_directions(driver: Driver) -> None:
         assert buffer[:3] == b"END"
 
 
+@wine_forgets_what_was_sent
 def test_o6_a_sendfile(driver: Driver, net: Net, tmp_path: Path) -> None:
     data = pattern(4 << 20)
     (tmp_path / "source").write_bytes(data)

@@ -370,7 +370,7 @@ class AcceptLane(Lane):
 
     def close(self) -> None:
         self.listener.close()
-        for client in self.clients.values():
+        for client in list(self.clients.values()):  # after a failure the feeder still runs
             client.close()
 
 
