@@ -191,14 +191,16 @@ void op_continue(portio_port *port, struct op *op)
 
 /* What has become of a step, by what the system wrote to the record.  Wine 8 writes
    nothing there when the thread that began the step has ended meanwhile; then the
-   packet alone knows. */
+   packet alone knows.  NT_ALERTED is its word for what that thread had still to do:
+   of an Accept, to fetch the addresses, which we do not look at. */
 static uint32_t step_status(const struct op *op, const struct op_answer *answer)
 {
     uint32_t written = (uint32_t)op->overlapped.Internal;
-    return written != NT_PENDING ? written : answer->status;
+    uint32_t status = written != NT_PENDING ? written : answer->status;
+    return status == NT_ALERTED && op->kind == PORTIO_ACCEPT ? 0 : status;
 }
 
-/* That thread was to receive, and has not: what there is waits in the socket. */
+/* … and of a receive, to receive: what there is waits in the socket. */
 static bool step_is_undone(const struct op *op, uint32_t status)
 {
     return status == NT_ALERTED && (op->kind == PORTIO_RECV || op->kind == PORTIO_RECVFROM);

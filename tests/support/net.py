@@ -5,13 +5,11 @@ from __future__ import annotations
 import array
 import contextlib
 import os
-import select
 import shutil
 import socket
 import struct
 import sys
 import tempfile
-import time
 from typing import Any
 
 import pytest
@@ -191,13 +189,6 @@ def fill(sock: socket.socket) -> int:
             total += sock.send(b"\xff" * 65536)
     sock.setblocking(True)
     return total
-
-
-def wait_until_full(sock: socket.socket) -> None:
-    """Return when nothing more fits, so that whoever sends there waits for the reader."""
-    deadline = time.monotonic() + LIMIT
-    while select.select([], [sock], [], 0)[1]:
-        assert time.monotonic() < deadline, "there is always room to send"
 
 
 def pattern(count: int, start: int = 0) -> bytes:
