@@ -84,6 +84,9 @@ struct op {
     uint8_t flags;     /* portio_request_flag */
     uint8_t phase;     /* which step of a composed operation is under way */
     bool end_wanted;   /* a receive that a Shutdown ends: success (see Shutdown) */
+    bool starting;     /* quiet, and portio_submit_one has not returned yet (lock) */
+    bool skipped;      /* it has ended without a record (lock) */
+    uint32_t waiters;  /* threads in portio_wait for the record (lock) */
     DWORD message_flags;
     uint32_t error;    /* the system's error of the completion */
     int64_t nbytes;    /* moved so far; at the end the completion's nbytes */
@@ -123,7 +126,11 @@ struct handle {
     int kind;      /* of a socket: SOCK_STREAM … */
     int protocol;
     DWORD catalog;  /* of a socket: which provider made it */
+    bool provides_handles; /* of a socket: it is the system's own, with no layer over it */
     bool listens;   /* of a socket: connections arrive there */
+    bool messages;  /* of a pipe: a write is a message, and must be one call */
+    bool device;    /* a character device: a read of 0 bytes is its end */
+    bool skips;     /* there is no packet of a call that succeeds at once */
     uint64_t connection; /* of a stream socket: which connection it is; 0: none yet */
     bool dead;      /* give the record back when pending reaches 0 */
     bool closing;   /* operations that arrive now are cancelled */
@@ -190,7 +197,7 @@ extern const char iocp_key_io, iocp_key_done, iocp_key_post, iocp_key_wake;
 #define KEY_WAKE ((ULONG_PTR)&iocp_key_wake)
 
 /* iocp_feature.c */
-enum { FEATURE_DISASSOCIATE = 1, FEATURE_TRANSMIT_FILE = 2 };
+enum { FEATURE_DISASSOCIATE = 1, FEATURE_TRANSMIT_FILE = 2, FEATURE_SKIP_SUCCESS = 4 };
 struct nt_functions {
     nt_file_information_function query_file;
     nt_file_information_function set_file;
@@ -294,6 +301,7 @@ bool socket_settle(struct op *op, uint32_t error, DWORD bytes);
 void socket_prepare(struct handle *handle, SOCKET socket); /* when it is associated */
 /* False: the program has closed the socket, and its number is another's (K6). */
 bool socket_is_same(const struct handle *handle);
+void socket_note_connection(struct handle *handle); /* of what is socket_is_same to judge */
 /* iocp_file.c */
 enum step file_step(portio_port *port, struct op *op);
 bool file_settle(struct op *op, uint32_t error, DWORD bytes);
@@ -306,6 +314,8 @@ struct handle *handles_find(struct handles *handles, uint64_t id); /* lock held 
 void handles_give_back(portio_port *port); /* the port closes */
 void handles_destroy(struct handles *handles);
 void handle_leave_locked(portio_port *port, struct handle *handle);
+/* False: it is closing, and its number is not to be used. */
+bool handle_calls_enter(portio_port *port, struct handle *handle);
 void handle_calls_leave(portio_port *port, struct handle *handle);
 
 /* iocp_transfer.c */

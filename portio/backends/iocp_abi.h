@@ -39,7 +39,14 @@ _Static_assert(sizeof(LONG) == 4, "LONG is what the Interlocked functions work o
 #define ERROR_DIRECTORY_NOT_SUPPORTED 336L
 #endif
 
-/* ntifs.h: NTSTATUS values that the engine tells apart. */
+#ifndef SIO_UDP_NETRESET /* mswsock.h; mingw-w64 lacks it */
+#define SIO_UDP_NETRESET _WSAIOW(IOC_VENDOR, 15)
+#endif
+
+/* ntifs.h: NTSTATUS values that the engine tells apart, and the two high bits. */
+#define NT_SEVERITY(status) ((uint32_t)(status) >> 30)
+#define NT_INFORMATIONAL 1 /* a success with a remark: a part of a message, urgent data */
+#define NT_WARNING 2
 #define NT_ALERTED UINT32_C(0x00000101)
 #define NT_PENDING UINT32_C(0x00000103)
 #define NT_BUFFER_OVERFLOW UINT32_C(0x80000005)
@@ -92,7 +99,20 @@ _Static_assert(sizeof(LONG) == 4, "LONG is what the Interlocked functions work o
 #define NT_FILE_ACCESS_INFORMATION 8
 #define NT_FILE_MODE_INFORMATION 16
 #define NT_FILE_PIPE_LOCAL_INFORMATION 24
+#define NT_FILE_IO_COMPLETION_NOTIFICATION_INFORMATION 41
 #define NT_FILE_REPLACE_COMPLETION_INFORMATION 61 /* from Windows 8.1 */
+
+/* Reads what another thread has written with a full barrier, before anything that
+   it has published with that.  MSVC's volatile does not promise it on ARM64, and not
+   every mingw-w64 has ReadAcquire. */
+static inline LONG load_acquire(const volatile LONG *value)
+{
+#ifdef __GNUC__
+    return __atomic_load_n(value, __ATOMIC_ACQUIRE);
+#else
+    return ReadAcquire(value);
+#endif
+}
 
 struct nt_status_block { /* IO_STATUS_BLOCK */
     union {

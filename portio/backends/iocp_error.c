@@ -81,7 +81,7 @@ static uint32_t error_of_socket(const struct op *op, uint32_t status)
 
 uint32_t error_of_status(const struct op *op, uint32_t status)
 {
-    if (status == 0)
+    if (status == 0 || NT_SEVERITY(status) == NT_INFORMATIONAL)
         return 0;
     if (status == NT_CANCELLED || status == NT_HANDLES_CLOSED)
         return ERROR_OPERATION_ABORTED;

@@ -1,11 +1,12 @@
 /* What this Windows can do beyond what the engine needs, found by trying it. */
 #include "iocp.h"
 
+#include <stdlib.h>
 #include <wchar.h>
 
 struct nt_functions nt;
 
-static const char *const names[] = {"disassociate", "transmit_file"};
+static const char *const names[] = {"disassociate", "transmit_file", "skip_success"};
 
 const char *portio_feature_name(uint32_t bit)
 {
@@ -65,6 +66,24 @@ static bool transmits_without_limit(void)
     return native_function("wine_get_version") == NULL;
 }
 
+/* Whether every layered provider of sockets completes its handles as the system does.
+   One that does not may lie over a socket that knows nothing of it (Microsoft's
+   KB 2568167). */
+static bool providers_are_plain(void)
+{
+    DWORD size = 0;
+    if (WSAEnumProtocolsW(NULL, NULL, &size) != SOCKET_ERROR || WSAGetLastError() != WSAENOBUFS)
+        return false;
+    WSAPROTOCOL_INFOW *protocols = malloc(size);
+    int count = protocols != NULL ? WSAEnumProtocolsW(NULL, protocols, &size) : 0;
+    bool plain = count > 0; /* also false for SOCKET_ERROR */
+    for (int at = 0; at < count; at++)
+        plain = plain && (protocols[at].ProtocolChain.ChainLen == BASE_PROTOCOL ||
+                          (protocols[at].dwServiceFlags1 & XP1_IFS_HANDLES) != 0);
+    free(protocols);
+    return plain;
+}
+
 static INIT_ONCE once = INIT_ONCE_STATIC_INIT;
 static uint32_t features;
 static DWORD failure;
@@ -95,6 +114,8 @@ static BOOL CALLBACK find(INIT_ONCE *init, void *argument, void **context)
         features |= FEATURE_DISASSOCIATE;
     if (transmits_without_limit())
         features |= FEATURE_TRANSMIT_FILE;
+    if (providers_are_plain())
+        features |= FEATURE_SKIP_SUCCESS;
     CloseHandle(port);
     failure = 0;
     return TRUE;

@@ -15,22 +15,27 @@ static bool is_file(const struct op *op)
     return op->handle->type == PORTIO_FILE;
 }
 
+/* False: it is no pipe, or closing. */
 static bool pipe_look(const struct op *op, struct nt_pipe_local *local)
 {
     struct nt_status_block block;
-    return nt.query_file(op->handle->handle, &block, local, sizeof *local,
-                         NT_FILE_PIPE_LOCAL_INFORMATION) >= 0;
+    if (!handle_calls_enter(op->port, op->handle))
+        return false;
+    LONG status = nt.query_file(op->handle->handle, &block, local, sizeof *local,
+                                NT_FILE_PIPE_LOCAL_INFORMATION);
+    handle_calls_leave(op->port, op->handle);
+    return status >= 0;
 }
 
 /* A write to a pipe that is cancelled leaves in the pipe what a reader has not
    taken, and takes back the rest, and the system does not say how much that was.
    What fits into the pipe's room is written at once, whole.  So a write goes there in
    pieces: what there is room for, and when there is none, one small piece, which
-   waits for the reader. */
+   waits for the reader.  Only a pipe of messages gets what it is given. */
 static DWORD pipe_room(const struct op *op)
 {
     struct nt_pipe_local local;
-    if (!pipe_look(op, &local))
+    if (op->handle->messages || !pipe_look(op, &local))
         return PIPE_MOST; /* no pipe: a serial line, for example */
     return local.write_quota_available > PIPE_PIECE ? local.write_quota_available : PIPE_PIECE;
 }
@@ -75,8 +80,8 @@ static bool read_settle(struct op *op, uint32_t error, DWORD bytes)
     if (error != 0 || end)
         return true;
     if (!is_file(op)) {
-        if (bytes == 0) /* somebody has written nothing: that is no end of the stream */
-            return transfer_room(op) == 0 || op->nbytes > 0;
+        if (bytes == 0) /* of a pipe no end: somebody has written nothing */
+            return op->handle->device || transfer_room(op) == 0 || op->nbytes > 0;
         /* The rest of a sequence of buffers takes what is there, and waits for no
            more. */
         struct nt_pipe_local local;

@@ -159,7 +159,7 @@ static int operation_look(portio_port *port, struct op *op, uint64_t token,
     bool closing = port_is_closing(port);
     int result = 0;
     port_lock(port);
-    if (op == NULL || op->state == OP_FREE || op->token != token || !op_is_unqueued(op)) {
+    if (op->state == OP_FREE || op->token != token || !op_is_unqueued(op)) {
         result = closing ? PORTIO_CLOSED : PORTIO_INVALID;
     } else if (op->state == OP_DONE) {
         record_fill(op, record);
@@ -171,6 +171,24 @@ static int operation_look(portio_port *port, struct op *op, uint64_t token,
     return result;
 }
 
+/* Several threads may wait for one operation.  Whoever takes its record wakes the
+   others: its event may be the slot's next operation's before they have seen it. */
+static void waiter_enter(portio_port *port, struct op *op)
+{
+    port_lock(port);
+    op->waiters++;
+    port_unlock(port);
+}
+
+static void waiter_leave(portio_port *port, struct op *op, bool taken)
+{
+    port_lock(port);
+    bool others = --op->waiters > 0;
+    port_unlock(port);
+    if (taken && others)
+        threads_wake(port);
+}
+
 int portio_wait(portio_port *port, uint64_t token, portio_completion *record, int64_t timeout)
 {
     record->token = 0;
@@ -180,11 +198,12 @@ int portio_wait(portio_port *port, uint64_t token, portio_completion *record, in
     struct thread *thread = thread_here();
     struct op *op = slots_find(&port->slots, token);
     struct deadline deadline = deadline_after(timeout);
-    if (thread == NULL) {
+    if (thread == NULL || op == NULL) {
         port_leave(port);
-        return PORTIO_NO_MEMORY;
+        return thread == NULL ? PORTIO_NO_MEMORY : PORTIO_INVALID;
     }
     thread_enter_wait(thread, port);
+    waiter_enter(port, op);
     while ((result = operation_look(port, op, token, record)) == 0) {
         if (timeout != 0 && interrupt_take(port)) {
             result = PORTIO_INTERRUPTED;
@@ -197,18 +216,10 @@ int portio_wait(portio_port *port, uint64_t token, portio_completion *record, in
            complete, and stays so until the slot's next unqueued operation. */
         WaitForSingleObjectEx(op->done_event, left, TRUE);
     }
+    waiter_leave(port, op, result == 1);
     thread_leave_wait(thread);
     port_leave(port);
     return result;
-}
-
-/* Quiet operations give their records, which the door allows: a success that is
-   never queued would need FILE_SKIP_COMPLETION_PORT_ON_SUCCESS. */
-int portio_skipped(portio_port *port, uint64_t token)
-{
-    (void)port;
-    (void)token;
-    return 0;
 }
 
 /* A wait of the main thread hears of Ctrl-C by itself (iocp_thread.c), so nothing

@@ -57,7 +57,9 @@ static struct handle *handles_add(struct handles *handles)
     handle->pending = 1; /* a visitor: who makes it */
     handle->type = handle->family = handle->kind = handle->protocol = 0;
     handle->connection = 0;
-    handle->listens = handle->dead = handle->closing = handle->ended = handle->abandoned = false;
+    handle->listens = handle->messages = handle->device = handle->skips = false;
+    handle->dead = handle->closing = handle->ended = handle->abandoned = false;
+    handle->provides_handles = false;
     handle->queue[0] = handle->queue[1] = (struct op_list){NULL, NULL};
     return handle;
 }
@@ -87,6 +89,16 @@ static void handle_leave(portio_port *port, struct handle *handle)
     port_lock(port);
     handle_leave_locked(port, handle);
     port_unlock(port);
+}
+
+bool handle_calls_enter(portio_port *port, struct handle *handle)
+{
+    port_lock(port);
+    bool open = !handle->closing;
+    if (open)
+        InterlockedIncrement(&handle->calls);
+    port_unlock(port);
+    return open;
 }
 
 void handle_calls_leave(portio_port *port, struct handle *handle)
@@ -156,6 +168,8 @@ static uint32_t socket_inspect(struct handle *handle, SOCKET socket)
     handle->kind = info.iSocketType;
     handle->protocol = info.iProtocol;
     handle->catalog = info.dwCatalogEntryId;
+    handle->provides_handles = (info.dwServiceFlags1 & XP1_IFS_HANDLES) != 0 &&
+                               info.ProtocolChain.ChainLen == BASE_PROTOCOL;
     return 0;
 }
 
@@ -173,11 +187,14 @@ static uint32_t file_inspect(struct handle *handle, HANDLE file)
         return 0;
     case FILE_TYPE_PIPE:
         handle->type = PORTIO_PIPE;
+        handle->messages = GetNamedPipeInfo(file, &mode, NULL, NULL, NULL) &&
+                           (mode & PIPE_TYPE_MESSAGE) != 0;
         return 0;
     case FILE_TYPE_CHAR:
         if (GetConsoleMode(file, &mode))
             return ERROR_NOT_SUPPORTED; /* consoles know no overlapped I/O */
         handle->type = PORTIO_PIPE;
+        handle->device = true;
         return 0;
     default:
         return GetLastError() != 0 ? ERROR_INVALID_HANDLE : ERROR_NOT_SUPPORTED;
@@ -191,6 +208,35 @@ static bool is_overlapped(HANDLE file)
     /* Where the system does not tell, the association will. */
     return nt.query_file(file, &block, &mode, sizeof mode, NT_FILE_MODE_INFORMATION) < 0 ||
            (mode.mode & NT_SYNCHRONOUS_MODES) == 0;
+}
+
+/* Whether the system may leave out the packets of calls that succeed at once.  Not of
+   datagrams: not every Windows knows how; nor where a layered provider hands out
+   handles that are not the system's own, and completes them in its own way. */
+static bool may_skip(const portio_port *port, const struct handle *handle)
+{
+    if ((port->features & FEATURE_SKIP_SUCCESS) == 0 || handle->type == PORTIO_DATAGRAM_SOCKET)
+        return false;
+    return handle->type != PORTIO_STREAM_SOCKET || handle->provides_handles;
+}
+
+/* The mode stays with the file object for good, and who had the handle before us may
+   have set it.  So what counts is what the system says. */
+static bool is_skipping(HANDLE number)
+{
+    ULONG modes = 0; /* FILE_IO_COMPLETION_NOTIFICATION_INFORMATION */
+    struct nt_status_block block;
+    return nt.query_file(number, &block, &modes, sizeof modes,
+                         NT_FILE_IO_COMPLETION_NOTIFICATION_INFORMATION) >= 0 &&
+           (modes & FILE_SKIP_COMPLETION_PORT_ON_SUCCESS) != 0;
+}
+
+static void handle_skip(portio_port *port, struct handle *handle, HANDLE number)
+{
+    if (may_skip(port, handle))
+        SetFileCompletionNotificationModes(number, FILE_SKIP_COMPLETION_PORT_ON_SUCCESS |
+                                                       FILE_SKIP_SET_EVENT_ON_HANDLE);
+    handle->skips = is_skipping(number);
 }
 
 static int handle_attach(portio_port *port, struct handle *handle, HANDLE number)
@@ -215,17 +261,20 @@ static int handle_attach(portio_port *port, struct handle *handle, HANDLE number
     }
     if (is_socket)
         socket_prepare(handle, (SOCKET)(uintptr_t)number);
+    handle_skip(port, handle, number);
     return 0;
 }
 
 /* Ends the association; the handle stays open. */
-static uint32_t handle_detach(portio_port *port, HANDLE number)
+static uint32_t handle_detach(const portio_port *port, const struct handle *handle)
 {
     struct nt_file_completion none = {NULL, NULL};
     struct nt_status_block block;
     if ((port->features & FEATURE_DISASSOCIATE) == 0)
         return ERROR_NOT_SUPPORTED;
-    LONG status = nt.set_file(number, &block, &none, sizeof none,
+    if (!socket_is_same(handle))
+        return 0; /* closed: nothing is left of the association, and the number is another's */
+    LONG status = nt.set_file(handle->handle, &block, &none, sizeof none,
                               NT_FILE_REPLACE_COMPLETION_INFORMATION);
     return status >= 0 ? 0 : nt.status_to_error(status);
 }
@@ -269,18 +318,23 @@ int portio_handle_release(portio_port *port, uint64_t id)
     } else if (handle->pending > 0) {
         refused = PORTIO_BUSY;
     } else {
-        uint32_t error = handle_detach(port, handle->handle);
-        if (error == ERROR_NOT_SUPPORTED) {
-            refused = PORTIO_UNSUPPORTED;
-        } else if (error != 0) {
-            refused = PORTIO_SYSTEM - (int)error;
-        } else {
-            handle->pending++;
-            handle->dead = true;
-            handle_leave_locked(port, handle);
-        }
+        handle->pending++; /* as a visitor */
+        handle->id = 0;    /* nobody finds it: no operation comes in between */
     }
     port_unlock(port);
+    if (refused == 0) {
+        uint32_t error = handle_detach(port, handle);
+        if (error != 0)
+            refused = error == ERROR_NOT_SUPPORTED ? PORTIO_UNSUPPORTED
+                                                   : PORTIO_SYSTEM - (int)error;
+        port_lock(port);
+        if (refused == 0)
+            handle->dead = true;
+        else
+            handle->id = id;
+        handle_leave_locked(port, handle);
+        port_unlock(port);
+    }
     port_leave(port);
     return refused;
 }
@@ -338,7 +392,7 @@ void handles_give_back(portio_port *port)
     for (uint32_t index = 0; index < port->handles.count; index++) {
         struct handle *handle = handles_at(&port->handles, index);
         if (handle->id != 0)
-            handle_detach(port, handle->handle); /* or it stays the dead port's */
+            handle_detach(port, handle); /* or it stays the dead port's */
         handle->id = 0;
     }
     ghosts_remove(NULL, port);

@@ -109,11 +109,14 @@ static void op_queue(portio_port *port, struct op *op)
 static struct op *op_finish(portio_port *port, struct op *op)
 {
     op_release(op);
-    bool queued = !op_is_unqueued(op);
     port_lock(port);
     struct op *next = op_leave(port, op);
-    op->state = OP_DONE;
-    if (!queued)
+    /* portio_submit_one tells, under the lock, of one that is skipped; until then
+       nobody can use the slot for another operation. */
+    op->skipped = op->starting && op->error == 0;
+    op->state = op->skipped ? OP_FREE : OP_DONE;
+    bool queued = !op->skipped && !op_is_unqueued(op);
+    if (op_is_unqueued(op))
         SetEvent(op->done_event);
     bool closing = port_is_closing(port);
     port_unlock(port);
@@ -297,13 +300,16 @@ void op_overlapped(struct op *op, uint64_t offset)
 static bool packet_comes(const struct op *op, uint32_t error)
 {
     return error == 0 || error == ERROR_IO_PENDING ||
-           (op->overlapped.Internal & 0xC0000000) == 0x80000000;
+           NT_SEVERITY(op->overlapped.Internal) == NT_WARNING;
 }
 
 enum step op_called(portio_port *port, struct op *op, uint32_t error)
 {
     DWORD bytes = 0;
-    if (packet_comes(op, error)) {
+    if (error == 0 && op->handle->skips) {
+        op->calling = CALL_OVER; /* there is no packet, so nobody else looks at it */
+        bytes = (DWORD)op->overlapped.InternalHigh;
+    } else if (packet_comes(op, error)) {
         if (op_is_unqueued(op)) {
             InterlockedIncrement(&port->callbacks);
             SetThreadpoolWait(op->step_wait, op->step_event, NULL);
@@ -347,6 +353,7 @@ static void op_begin(portio_port *port, const portio_request *request)
     op->cancel_wanted = 0;
     op->calling = CALL_OVER;
     op->end_wanted = false;
+    op->starting = op->skipped = false;
     op->error = 0;
     op->nbytes = 0;
     op->argument = request->argument;
@@ -384,7 +391,9 @@ static bool op_claim(struct op *op, uint64_t token)
            queue_claim(op->handle, direction) == op;
 }
 
-int portio_submit(portio_port *port, const portio_request *requests, uint32_t count)
+/* 1: the only request was quiet and has ended already. */
+static int requests_start(portio_port *port, const portio_request *requests, uint32_t count,
+                          bool skippable)
 {
     int refused = port_enter(port);
     if (refused != 0)
@@ -396,6 +405,9 @@ int portio_submit(portio_port *port, const portio_request *requests, uint32_t co
         refused = request_check(port, &requests[at]);
     for (uint32_t at = 0; at < count && refused == 0; at++)
         op_begin(port, &requests[at]);
+    struct op *single = slots_find(&port->slots, requests[0].token);
+    if (refused == 0)
+        single->starting = skippable;
     for (uint32_t at = 0; at < count && refused == 0; at++) {
         struct op *op = slots_find(&port->slots, requests[at].token);
         if (!op_claim(op, requests[at].token))
@@ -404,9 +416,18 @@ int portio_submit(portio_port *port, const portio_request *requests, uint32_t co
         op_drive(port, op, true);
         port_lock(port);
     }
+    if (skippable && refused == 0 && single->token == requests[0].token) {
+        single->starting = false;
+        refused = single->skipped ? 1 : 0;
+    }
     port_unlock(port);
     port_leave(port);
     return refused;
+}
+
+int portio_submit(portio_port *port, const portio_request *requests, uint32_t count)
+{
+    return count > 0 ? requests_start(port, requests, count, false) : 0;
 }
 
 int portio_submit_one(portio_port *port, uint32_t kind, uint32_t flags, uint64_t handle,
@@ -421,7 +442,22 @@ int portio_submit_one(portio_port *port, uint32_t kind, uint32_t flags, uint64_t
         .length = length,
         .argument = argument,
     };
-    return portio_submit(port, &request, 1);
+    bool skippable = (flags & (PORTIO_QUIET | PORTIO_VECTORED)) == PORTIO_QUIET &&
+                     (kind == PORTIO_SEND || kind == PORTIO_WRITE);
+    return requests_start(port, &request, 1, skippable);
+}
+
+int portio_skipped(portio_port *port, uint64_t token)
+{
+    int refused = port_enter(port);
+    if (refused != 0)
+        return refused;
+    port_lock(port);
+    const struct op *op = slots_find(&port->slots, token);
+    int skipped = op != NULL && op->token == token && op->skipped;
+    port_unlock(port);
+    port_leave(port);
+    return skipped;
 }
 
 int portio_flush(portio_port *port)

@@ -32,6 +32,7 @@ static uint32_t source_open(struct op *op)
 {
     HANDLE file = (HANDLE)(intptr_t)op->file;
     LARGE_INTEGER size;
+    SetLastError(0); /* GetFileType does so only where it fails */
     if (GetFileType(file) != FILE_TYPE_DISK)
         return GetLastError() == ERROR_INVALID_HANDLE ? ERROR_INVALID_HANDLE : ERROR_SEEK;
     if (!is_readable(file))
@@ -90,6 +91,7 @@ static void CALLBACK read_work(PTP_CALLBACK_INSTANCE instance, void *context)
 
 static enum step block_send(portio_port *port, struct op *op)
 {
+    socket_note_connection(op->handle);
     WSABUF buffer = {op->filled - op->sent, op->block + op->sent};
     op_overlapped(op, 0);
     int failed = WSASend((SOCKET)(uintptr_t)op->handle->handle, &buffer, 1, NULL, 0,
@@ -99,6 +101,7 @@ static enum step block_send(portio_port *port, struct op *op)
 
 static enum step transmit(portio_port *port, struct op *op)
 {
+    socket_note_connection(op->handle);
     op_overlapped(op, (uint64_t)op->argument);
     DWORD piece = op->length < TRANSMIT_MOST ? (DWORD)op->length : TRANSMIT_MOST;
     BOOL sent = TransmitFile((SOCKET)(uintptr_t)op->handle->handle, op->source, piece, 0,
@@ -133,6 +136,8 @@ enum step sendfile_step(portio_port *port, struct op *op)
 
 bool sendfile_settle(struct op *op, uint32_t error, DWORD bytes)
 {
+    if (error == ERROR_HANDLE_EOF)
+        error = 0; /* the file has become shorter: `bytes` says where it ends */
     op->error = error;
     op->nbytes += bytes;
     op->argument += bytes;

@@ -40,9 +40,15 @@ int slots_reserve(struct slots *slots, portio_port *port, uint32_t count)
     return 0;
 }
 
+/* Who sees the count sees the chunks (slots_reserve). */
+static uint32_t slots_count(const struct slots *slots)
+{
+    return (uint32_t)load_acquire(&slots->count);
+}
+
 struct op *slots_at(struct slots *slots, uint32_t slot)
 {
-    if (slot >= (uint32_t)slots->count)
+    if (slot >= slots_count(slots))
         return NULL;
     uint32_t place = slot + (1u << SLOT_FIRST_BITS);
     unsigned long bit = 0;
@@ -59,7 +65,7 @@ struct op *slots_find(struct slots *slots, uint64_t token)
 struct op *slots_of_packet(struct slots *slots, OVERLAPPED *overlapped)
 {
     uintptr_t address = (uintptr_t)overlapped;
-    uint32_t count = (uint32_t)slots->count;
+    uint32_t count = slots_count(slots);
     for (uint32_t chunk = 0; chunk < SLOT_CHUNKS && chunk_start(chunk) < count; chunk++) {
         uintptr_t start = (uintptr_t)slots->chunks[chunk];
         if (address < start || address >= start + chunk_size(chunk) * sizeof(struct op))

@@ -95,15 +95,15 @@ static uint64_t connection_of(SOCKET socket)
     return hash_bytes(hash, &peer, peer_length) | 1;
 }
 
-static void connection_note(struct handle *handle, SOCKET socket)
+void socket_note_connection(struct handle *handle)
 {
     if (handle->connection == 0)
-        handle->connection = connection_of(socket);
+        handle->connection = connection_of((SOCKET)(uintptr_t)handle->handle);
 }
 
 bool socket_is_same(const struct handle *handle)
 {
-    if (handle->connection == 0)
+    if (handle->type != PORTIO_STREAM_SOCKET || handle->connection == 0)
         return true;
     uint64_t now = connection_of((SOCKET)(uintptr_t)handle->handle);
     if (now != 0)
@@ -119,7 +119,9 @@ bool socket_is_same(const struct handle *handle)
 static void unreachable_report(SOCKET socket, BOOL wanted)
 {
     DWORD bytes = 0;
+    /* The second: a datagram that lived too long on its way. */
     WSAIoctl(socket, SIO_UDP_CONNRESET, &wanted, sizeof wanted, NULL, 0, &bytes, NULL, NULL);
+    WSAIoctl(socket, SIO_UDP_NETRESET, &wanted, sizeof wanted, NULL, 0, &bytes, NULL, NULL);
 }
 
 /* Whether connections arrive there.  A socket that listens never does anything else. */
@@ -173,13 +175,23 @@ static enum step accept_step(portio_port *port, struct op *op)
     return op_called(port, op, accepted ? 0 : (uint32_t)WSAGetLastError());
 }
 
-static bool accept_settle(struct op *op, uint32_t error)
+/* Makes it an ordinary socket: the option's value is the listener. */
+static uint32_t accepted_update(struct op *op)
 {
     SOCKET listener = socket_of(op);
-    /* Makes it an ordinary socket: the option's value is the listener. */
-    if (error == 0 && setsockopt(op->accepted, SOL_SOCKET, SO_UPDATE_ACCEPT_CONTEXT,
-                                 (char *)&listener, sizeof listener) != 0)
-        error = (uint32_t)WSAGetLastError(); /* WSAENOTCONN: it is gone since */
+    if (!handle_calls_enter(op->port, op->handle))
+        return ERROR_OPERATION_ABORTED; /* the listener closes: so does what it has accepted */
+    int failed = setsockopt(op->accepted, SOL_SOCKET, SO_UPDATE_ACCEPT_CONTEXT,
+                            (char *)&listener, sizeof listener);
+    uint32_t error = failed != 0 ? (uint32_t)WSAGetLastError() : 0;
+    handle_calls_leave(op->port, op->handle);
+    return error; /* WSAENOTCONN: the client is gone since */
+}
+
+static bool accept_settle(struct op *op, uint32_t error)
+{
+    if (error == 0)
+        error = accepted_update(op);
     if (error == WSAECONNRESET || error == WSAECONNABORTED || error == ERROR_NETNAME_DELETED ||
         error == WSAENOTCONN) {
         /* The client was gone before it was accepted; that ends no accept loop.
@@ -240,14 +252,21 @@ static enum step connect_step(portio_port *port, struct op *op)
     return op_called(port, op, connected ? 0 : (uint32_t)WSAGetLastError());
 }
 
+static uint32_t connected_update(struct op *op)
+{
+    if (!handle_calls_enter(op->port, op->handle))
+        return ERROR_OPERATION_ABORTED;
+    int failed = setsockopt(socket_of(op), SOL_SOCKET, SO_UPDATE_CONNECT_CONTEXT, NULL, 0);
+    uint32_t error = failed != 0 ? (uint32_t)WSAGetLastError() : 0;
+    if (error == 0)
+        socket_note_connection(op->handle);
+    handle_calls_leave(op->port, op->handle);
+    return error;
+}
+
 static bool connect_settle(struct op *op, uint32_t error)
 {
-    if (error == 0 &&
-        setsockopt(socket_of(op), SOL_SOCKET, SO_UPDATE_CONNECT_CONTEXT, NULL, 0) != 0)
-        error = (uint32_t)WSAGetLastError();
-    if (error == 0)
-        connection_note(op->handle, socket_of(op));
-    op->error = error;
+    op->error = error != 0 ? error : connected_update(op);
     return true;
 }
 
@@ -265,7 +284,7 @@ static enum step receive_step(portio_port *port, struct op *op)
         return STEP_DONE;
     }
     if (stream)
-        connection_note(op->handle, socket);
+        socket_note_connection(op->handle);
     DWORD count = transfer_buffers(op, buffers, stream ? TRANSFER_VECTORS : DATAGRAM_VECTORS,
                                    stream ? RECEIVE_MOST : UINT32_MAX);
     op->message_flags = (DWORD)op->argument;
@@ -303,7 +322,7 @@ static enum step send_step(portio_port *port, struct op *op)
     bool stream = op->handle->type == PORTIO_STREAM_SOCKET;
     WSABUF buffers[DATAGRAM_VECTORS];
     if (stream)
-        connection_note(op->handle, socket);
+        socket_note_connection(op->handle);
     DWORD count = transfer_buffers(op, buffers, stream ? TRANSFER_VECTORS : DATAGRAM_VECTORS,
                                    stream ? SEND_MOST : UINT32_MAX);
     op_overlapped(op, 0);

@@ -213,8 +213,11 @@ static int requests_start(portio_port *port, const portio_request *requests, uin
     }
     if (may_skip) {
         port_lock(port);
-        single->starting = false;
-        refused = single->skipped ? 1 : 0;
+        /* After a failure its record may be taken already, and the slot another's. */
+        if (single->token == requests[0].token) {
+            single->starting = false;
+            refused = single->skipped ? 1 : 0;
+        }
         port_unlock(port);
     }
     port_leave(port);

@@ -187,6 +187,23 @@ def test_o13_waiters_do_not_steal_each_others_completions(make_port: MakePort) -
     assert port.get(0) is None
 
 
+def test_o13_several_threads_wait_for_one(make_port: MakePort) -> None:
+    """Each gets the completion, also when the slot has its next operation at once."""
+    port = make_port(4)
+    for _ in range(50):
+        timer = portio.Timer(0.002)
+        port.submit(timer, queued=False)
+        threads = [Background(timer.wait, LIMIT) for _ in range(3)]
+        threads[0].result()
+        port.submit(later := portio.Timer(1000), queued=False)
+        for thread in threads:
+            done = thread.result()
+            assert done is not None
+            assert done.operation is timer
+        later.cancel()
+        assert later.wait(LIMIT) is not None
+
+
 def test_o13_a_waiting_thread_holds_no_place(make_port: MakePort) -> None:
     """P4: who waits for an operation is blocked, and does not keep others from running."""
     port = make_port(1)

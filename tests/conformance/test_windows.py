@@ -15,11 +15,12 @@ import pytest
 
 import portio
 from support import handles
+from support.children import run_script
 from support.drivers import Driver
 from support.marks import wine_ignores_concurrency
-from support.net import Net
+from support.net import Net, recv_exactly
 from support.threads import Background
-from support.watch import LIMIT, wait_until_blocked
+from support.watch import LIMIT, eventually, wait_until_blocked
 
 if sys.platform != "win32":
     pytest.skip("the rules of Windows' own handles, paths and threads", allow_module_level=True)
@@ -114,6 +115,73 @@ def test_k1_paths_that_are_reserved(tmp_path: Path, name: str) -> None:
     with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is looked at
         portio.open(f"{tmp_path}\\{name}", "w")
     assert caught.value.errno in (errno.EINVAL, errno.ENOENT)
+
+
+# Packets that the system leaves out
+
+
+def test_o15_a_success_at_once_is_over_when_submit_returns(driver: Driver, net: Net) -> None:
+    ours, peer = net.pair()
+    key = driver.associate(ours)
+    at_once = 0
+    for number in range(50):
+        send = portio.Send(key, b"%04d" % number)
+        driver.submit_quiet(send)
+        at_once += not send.pending
+        eventually(lambda send=send: driver.assert_quiet() or not send.pending, "the send ends")
+        assert recv_exactly(peer, 4) == b"%04d" % number
+    assert at_once > 0
+    driver.assert_quiet()
+
+
+@pytest.mark.parametrize("kind", ["stream", "datagram", "file"])
+def test_o1_a_handle_that_the_program_lets_skip_already(
+    driver: Driver, net: Net, tmp_path: Path, kind: str
+) -> None:
+    """The mode cannot be taken back: the engine makes the packets that the system does not."""
+    operations: list[portio.Operation[int]]
+    if kind == "file":
+        file = portio.open(tmp_path / "file", "w+")
+        net._closing.enter_context(file)
+        win32.skip_completion_on_success(file.fileno())
+        key = driver.associate(file)
+        operations = [portio.Write(key, b"1234", at) for at in range(0, 80, 4)]
+    else:
+        ours, peer = net.pair() if kind == "stream" else (net.datagram(), net.datagram())
+        win32.skip_completion_on_success(ours.fileno())
+        key = driver.associate(ours)
+        if kind == "stream":
+            operations = [portio.Send(key, b"1234") for _ in range(20)]
+        else:
+            operations = [portio.SendTo(key, b"1234", peer.getsockname()) for _ in range(20)]
+    driver.submit(*operations)
+    assert [done.result() for done in driver.wait_for_all(operations)] == [4] * 20
+    driver.assert_quiet()
+
+
+@pytest.mark.parametrize("feature", ["skip_success", "disassociate", "transmit_file"])
+def test_without_a_feature_everything_works(feature: str) -> None:
+    """The switch for debugging, in a child: it is read when a port is created."""
+    script = """
+        import os, socket, sys, portio
+        os.environ["PORTIO_IOCP"] = "no-" + sys.argv[1]
+        with portio.Port(thread_bound=True) as port, socket.create_server(("127.0.0.1", 0)) as at:
+            with socket.create_connection(at.getsockname()) as peer, at.accept()[0] as ours:
+                key = port.associate(ours)
+                port.submit(portio.Send(key, b"one"))
+                assert port.get(30).result() == 3
+                port.submit(portio.Send(key, b"two"), quiet=True)
+                peer.sendall(b"123")
+                port.submit(receive := portio.Recv(key, bytearray(8)))
+                done = port.get(30)
+                assert done.operation is receive and done.result() == 3
+                with open(portio.__file__, "rb") as file:
+                    port.submit(portio.SendFile(key, file, 0, 10))
+                    assert port.get(30).result() == 10
+                assert peer.recv(6, socket.MSG_WAITALL) == b"onetwo"
+        print("worked")
+    """
+    assert run_script(script, feature) == "worked\n"
 
 
 # P4: the kernel counts the threads that run

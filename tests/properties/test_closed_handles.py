@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 import portio
+from support.marks import wine_forgets_who_sends
 from support.system import WINDOWS
 from support.watch import LIMIT
 
@@ -78,6 +79,7 @@ def test_pending(port: portio.Port) -> None:
         assert port.get(0) is None
 
 
+@wine_forgets_who_sends
 def test_unfinished_send(port: portio.Port) -> None:
     """The rest of a send does not go to the next owner of the number."""
     ours, peer = socket.socketpair()

@@ -37,11 +37,12 @@ wine_keeps_ctrl_break = pytest.mark.wine_limitation("give Ctrl-Break to a handle
 wine_tells_only_who_waits = pytest.mark.wine_limitation(
     "tell of a socket's error whoever receives after it, or receive datagrams after one"
 )
-# When the connection ends while its server has asked the sending thread to go on, and
-# that finds no room yet, the send waits for ever (sock_poll_event and `aborted` in the
-# server's sock.c).
+# Its server asks the sending thread to go on.  When the connection is reset before that
+# thread has answered that there is no room yet, the send waits for ever (`aborted` in the
+# server's sock.c); when the socket is closed before it goes on, it goes on with the next
+# owner of the number (async_send_proc in ntdll's socket.c).
 wine_forgets_who_sends = pytest.mark.wine_limitation(
-    "end every send that is under way when its connection is reset"
+    "end every send that is under way when its connection is reset or its socket closed"
 )
 wine_forgets_what_was_sent = pytest.mark.wine_limitation(
     "say how much of a cancelled send has gone"

@@ -29,6 +29,7 @@ INVALID_HANDLE_VALUE = ctypes.c_void_p(-1).value
 ERROR_IO_PENDING, ERROR_BROKEN_PIPE, ERROR_HANDLE_EOF = 997, 109, 38
 ERROR_OPERATION_ABORTED = 995
 WAIT_OBJECT_0, WAIT_TIMEOUT = 0, 258
+FILE_SKIP_COMPLETION_PORT_ON_SUCCESS = 1
 THREAD_QUERY_LIMITED_INFORMATION = 0x0800
 OBJECT_TYPE_INFORMATION = 2
 FSCTL_SET_SPARSE = 0x000900C4
@@ -72,6 +73,7 @@ _handle_count = _declare("GetProcessHandleCount", _B, _H, ctypes.POINTER(_D))
 _open_thread = _declare("OpenThread", _H, _D, _B, _D)
 _thread_times = _declare("GetThreadTimes", _B, _H, *[ctypes.POINTER(wintypes.FILETIME)] * 4)
 _Mask = ctypes.c_size_t
+_set_modes = _declare("SetFileCompletionNotificationModes", _B, _H, ctypes.c_ubyte)
 _get_affinity = _declare(
     "GetProcessAffinityMask", _B, _H, ctypes.POINTER(_Mask), ctypes.POINTER(_Mask)
 )
@@ -176,6 +178,12 @@ def open_pipe_for_child() -> tuple[int, int]:
     """A pipe of which a port takes the reading end, and subprocess the writing descriptor."""
     reader, writer = open_pipe(writer_flags=0)
     return reader, msvcrt.open_osfhandle(writer, os.O_WRONLY)
+
+
+def skip_completion_on_success(handle: int) -> None:
+    """Have the system leave out the packets of what succeeds at once on this handle."""
+    if not _set_modes(handle, FILE_SKIP_COMPLETION_PORT_ON_SUCCESS):
+        raise ctypes.WinError(ctypes.get_last_error())
 
 
 def open_file(path: Path | str, mode: str = "r+", *, flags: int = FILE_FLAG_OVERLAPPED) -> int:
