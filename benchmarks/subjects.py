@@ -64,13 +64,16 @@ def _thread_bound(
     )
 
 
-def _shared(module: str, *, workers: tuple[int, ...] = (1, 2, 4)) -> tuple[Subject, ...]:
+def _shared(
+    module: str, *, workers: tuple[int, ...] = (1, 2, 4), cases: tuple[str, ...] = ()
+) -> tuple[Subject, ...]:
     """Give a subject for each backend and each number of threads on a shared port."""
     return tuple(
         Subject(
             portio_name(backend, WORKERS[number]),
             Program(module, ("--backend", backend, "--workers", str(number))),
             needs=(backend,),
+            cases=cases,
         )
         for backend in BACKENDS
         for number in workers
@@ -81,6 +84,7 @@ def _loops(
     module: str,
     styles: dict[str, str],
     *,
+    loops: tuple[str, ...] = ("uvloop", "asyncio"),
     share: dict[str, float] | None = None,
     cases: tuple[str, ...] = (),
 ) -> tuple[Subject, ...]:
@@ -93,7 +97,7 @@ def _loops(
             share=(share or {}).get(loop, 1.0),
             cases=cases,
         )
-        for loop in ("uvloop", "asyncio")
+        for loop in loops
         for style, title in styles.items()
     )
 
@@ -103,6 +107,7 @@ def _trio(
     title: str = PORTIO_TRIO,
     options: tuple[str, ...] = (),
     share: float = 1.0,
+    cases: tuple[str, ...] = (),
 ) -> tuple[Subject, ...]:
     """Give a subject for each backend under trio."""
     return tuple(
@@ -111,6 +116,7 @@ def _trio(
             Program(module, ("--backend", backend, *options)),
             needs=(backend, "trio"),
             share=share,
+            cases=cases,
         )
         for backend in BACKENDS
     )
@@ -128,8 +134,15 @@ ECHO = (
     *_loops(
         "benchmarks.peers.echo_asyncio",
         {**SOCK, "streams": "streams"},
+        loops=("uvloop",),
+        cases=("50x64B", "500x64B"),
+    ),
+    *_loops(
+        "benchmarks.peers.echo_asyncio",
+        {**SOCK, "streams": "streams"},
+        loops=("asyncio",),
         share={"asyncio": 0.4},
-        cases=("1x64B", "50x64B", "500x64B"),
+        cases=("50x64B",),
     ),
     *_trio("benchmarks.ours.echo_trio", share=0.5),
     Subject(TRIO, Program("benchmarks.peers.echo_trio"), needs=("trio",), share=0.5),
@@ -181,8 +194,12 @@ READS = (
     Subject(C_IO_URING, Program("read_io_uring"), needs=("ring",)),
     Subject("C pread", Program("read_pread")),
     *_thread_bound("benchmarks.ours.reads"),
-    *_shared("benchmarks.ours.reads"),
-    Subject("os.pread", Program("benchmarks.peers.read_blocking", ("--how", "pread"))),
+    *_shared("benchmarks.ours.reads", workers=(1, 4), cases=("random-32",)),
+    Subject(
+        "os.pread",
+        Program("benchmarks.peers.read_blocking", ("--how", "pread")),
+        cases=("random-1",),
+    ),
     Subject("os.preadv", Program("benchmarks.peers.read_blocking", ("--how", "preadv"))),
     Subject(
         "thread pool, os.preadv",
@@ -193,6 +210,7 @@ READS = (
         "benchmarks.peers.read_asyncio",
         {"executor": "run_in_executor"},
         share={"uvloop": 0.05, "asyncio": 0.05},
+        cases=("random-32",),
     ),
     Subject(
         ASYNCIO_CAIO,
@@ -207,7 +225,13 @@ READS = (
         share=0.3,
     ),
     *_trio("benchmarks.ours.reads_trio", options=("--how", "operation"), share=0.5),
-    *_trio("benchmarks.ours.reads_trio", "portio.trio {}, file", ("--how", "file"), share=0.5),
+    *_trio(
+        "benchmarks.ours.reads_trio",
+        "portio.trio {}, file",
+        ("--how", "file"),
+        share=0.5,
+        cases=("random-32",),
+    ),
     Subject(
         TRIO_THREAD,
         Program("benchmarks.peers.read_trio", ("--style", "to_thread")),
@@ -219,6 +243,7 @@ READS = (
         Program("benchmarks.peers.read_trio", ("--style", "open_file")),
         needs=("trio",),
         share=0.05,
+        cases=("random-32",),
     ),
 )
 

@@ -21,7 +21,7 @@ class Receive(portio.Recv):
     def __init__(self, key: portio.CompletionKey, size: int) -> None:
         self.memory = memoryview(bytearray(size))
         super().__init__(key, self.memory)
-        self.answer = Answer(self)
+        self.answer: Answer | None = None  # most connections of a large server are silent
 
 
 class Answer(portio.Send):
@@ -50,13 +50,15 @@ def serve(port: portio.Port, room: int) -> None:
             if isinstance(operation, Receive):
                 if size := done.nbytes:
                     answer = operation.answer
+                    if answer is None:
+                        answer = operation.answer = Answer(operation)
                     answer.buffer = operation.memory[:size]
                     submit(answer, quiet=True)
                     if answer.pending:
                         # The memory is still being sent: the next message goes elsewhere.
                         operation.memory = memoryview(bytearray(room))
                         operation.buffer = operation.memory
-                        operation.answer = Answer(operation)
+                        operation.answer = None
                     submit(operation)
                 else:
                     operation.key.close()

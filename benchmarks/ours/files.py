@@ -51,10 +51,11 @@ def move(port: portio.Port, fetches: list[Fetch], offsets: Iterator[int]) -> int
             else:
                 assert isinstance(operation, Store)
                 operation = operation.fetch
-            if (offset := next(offsets, None)) is None:
+            following = next(offsets, None)
+            if following is None:
                 pending -= 1
             else:
-                operation.offset = offset
+                operation.offset = following
                 port.submit(operation)
     return total
 
