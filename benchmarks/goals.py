@@ -84,6 +84,7 @@ def _beside(
 
 # Where a goal names no engine, it is a goal for both.  Servers and reads of one thread use a
 # thread-bound port that submits lazily, as the documentation advises.
+IN_FLIGHT = 1  # blocks of a whole file: dd and cp have no more
 ENGINES = {one: subjects.portio_name(one, "thread-bound, lazy") for one in subjects.BACKENDS}
 
 
@@ -131,7 +132,8 @@ def _files() -> Iterator[Goal]:
     for work, title in (("read", "1 MiB sequential reads"), ("copy", "copy of a file, 1 MiB")):
         for state, where in (("cached", "cached"), ("cold", "not cached")):
             for backend in subjects.BACKENDS:
-                figure = Figure("files", f"{work}-{state}", subjects.files_name(backend), "rate")
+                name = subjects.files_name(backend, IN_FLIGHT)
+                figure = Figure("files", f"{work}-{state}", name, "rate")
                 peers = (subjects.DD, subjects.CP) if work == "copy" else (subjects.DD,)
                 yield from _beside(
                     f"{title}, {where}: throughput", figure, AT_LEAST, dict.fromkeys(peers, 0.95)
@@ -206,8 +208,7 @@ class Verdict:
 
     goal: Goal
     ratio: float | None = None  # None: a side was not measured
-    low: float = 0.0  # the middle half of the repetitions' ratios
-    high: float = 0.0
+    each: tuple[float, ...] = ()  # the ratios of the single repetitions
     reason: str = ""  # why there is no ratio
     doubts: tuple[str, ...] = ()  # why the verdict may be wrong
 
@@ -218,6 +219,11 @@ class Verdict:
         if self.ratio is None or bound is None:
             return None
         return self.ratio <= bound if self.goal.sense == AT_MOST else self.ratio >= bound
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """Give the bounds of the middle half of the repetitions' ratios, when there is a ratio."""
+        return middle_half(self.each)
 
     @property
     def word(self) -> str:
@@ -259,7 +265,7 @@ def _verdict(run: Run, goal: Goal) -> Verdict:
     cases = (run.case(side.work, side.case) for side in sides)
     if any(case and case.disturbance > DISTURBED for case in cases):
         doubts.append("disturbed")
-    return Verdict(goal, found, *middle_half(each), doubts=tuple(doubts))
+    return Verdict(goal, found, tuple(each), doubts=tuple(doubts))
 
 
 def _values(run: Run, side: Figure) -> list[float]:

@@ -157,7 +157,7 @@ def _margins(verdict: Verdict) -> tuple[float, float, float]:
     bound, ratio = verdict.goal.bound, verdict.ratio
     assert bound is not None
     assert ratio is not None
-    every = (ratio, verdict.low, verdict.high)
+    every = (ratio, *verdict.middle)
     middle, low, high = (
         bound / one if verdict.goal.sense == AT_MOST else one / bound for one in every
     )

@@ -16,10 +16,12 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 def conditions(run: Run) -> str:
     """Say under which conditions the run was made, and how disturbed it was."""
     shares = [case.disturbance for result in run.results for case in result.cases]
-    often = "one repetition" if run.repetitions == 1 else f"{run.repetitions} repetitions"
+    often = f"Medians of {run.repetitions} repetitions, interleaved."
+    if run.repetitions == 1:
+        often = "A single repetition: nothing tells how far the next would differ."
     parts = [
         "; ".join(f"{key}: {value}" for key, value in run.machine.items()) + ".",
-        f"Medians of {often}, interleaved.",
+        often,
     ]
     if shares:
         parts.append(
@@ -90,11 +92,19 @@ def goals(verdicts: Sequence[Verdict]) -> str:
                 goal.wanted,
                 verdict.text,
                 f"{verdict.ratio:.2f}" if found else NOTHING,
-                f"{verdict.low:.2f} to {verdict.high:.2f}" if found else NOTHING,
+                _middle(verdict),
             ]
         )
     header = ["work", "subject", "goal", "verdict", "ratio", "middle half"]
     return f"{table(header, rows, left=4)}\n\n{summary(verdicts)}.\n"
+
+
+def _middle(verdict: Verdict) -> str:
+    """Give the middle half of the repetitions' ratios; of a single one there is none."""
+    if len(verdict.each) < 2:
+        return NOTHING
+    low, high = verdict.middle
+    return f"{low:.2f} to {high:.2f}"
 
 
 def table(header: list[str], rows: list[list[str]], left: int = 1) -> str:

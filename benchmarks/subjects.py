@@ -32,7 +32,7 @@ def portio_name(backend: str, kind: str) -> str:
     return f"portio {backend}, {kind}"
 
 
-def files_name(backend: str, depth: int = 4) -> str:
+def files_name(backend: str, depth: int) -> str:
     """Give the name of the subject that has so many blocks of a file in flight."""
     return f"portio {backend}, {depth} in flight"
 

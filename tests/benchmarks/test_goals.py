@@ -58,10 +58,10 @@ def test_the_bound_itself_is_enough(sense: str, bound: float | None, word: str) 
 def test_medians_are_compared_and_the_middle_half_is_that_of_the_repetitions() -> None:
     ours, theirs = [1.0, 2.0, 3.0, 4.0, 500.0], [2.0, 2.0, 2.0, 2.0, 2.0]
     verdict = judge(GOAL, {"ours": ours, "theirs": theirs})
-    assert (verdict.ratio, verdict.low, verdict.high) == (1.5, 1.0, 2.0)
+    assert (verdict.ratio, verdict.middle) == (1.5, (1.0, 2.0))
     # Each repetition is compared with its neighbour: what slows both down is no spread.
     drifting = judge(GOAL, {"ours": [2.0, 4.0, 8.0], "theirs": [1.0, 2.0, 4.0]})
-    assert (drifting.ratio, drifting.low, drifting.high) == (2.0, 2.0, 2.0)
+    assert (drifting.ratio, drifting.middle) == (2.0, (2.0, 2.0))
 
 
 def test_a_constant_may_be_the_reference() -> None:
@@ -119,6 +119,11 @@ def test_the_table_has_goal_ratio_spread_and_verdict() -> None:
         ],
     ]
     assert text.splitlines()[-1] == "1 pass, 1 short, 1 not measured."
+
+
+def test_a_single_repetition_has_no_spread() -> None:
+    text = report.goals(evaluate(run_of({"ours": [3.0], "theirs": [2.0]}), [GOAL]))
+    assert [cell.strip() for cell in text.splitlines()[2].split("|")[5:7]] == ["1.50", "-"]
 
 
 def figures_of_the_goals() -> list[Figure]:
