@@ -12,13 +12,10 @@ from pathlib import Path
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
-if sys.platform == "linux":
-    spec = importlib.util.spec_from_file_location(
-        "benchmarks", BENCHMARKS / "__init__.py", submodule_search_locations=[str(BENCHMARKS)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules["benchmarks"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules["benchmarks"])
-else:
-    collect_ignore_glob = ["test_*.py"]  # the benchmarks and their peers are written for Linux
+spec = importlib.util.spec_from_file_location(
+    "benchmarks", BENCHMARKS / "__init__.py", submodule_search_locations=[str(BENCHMARKS)]
+)
+assert spec is not None
+assert spec.loader is not None
+sys.modules["benchmarks"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["benchmarks"])
