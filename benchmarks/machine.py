@@ -8,6 +8,7 @@ import platform
 import resource
 import subprocess
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.programs import COMPILER
@@ -15,12 +16,13 @@ from benchmarks.programs import COMPILER
 DISTRIBUTIONS = ["completion-port", "cffi", "uvloop", "caio", "trio"]
 
 
-def describe() -> dict[str, object]:
+def describe() -> dict[str, str]:
     """Describe the machine, the system and the versions, for the JSON file."""
     return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "processor": _processor(),
-        "processors": os.cpu_count(),
-        "processors usable": len(os.sched_getaffinity(0)),
+        "processors": str(os.cpu_count()),
+        "processors usable": str(len(os.sched_getaffinity(0))),
         "kernel": f"{platform.system()} {platform.release()}",
         "C library": " ".join(platform.libc_ver()),
         "compiler": _compiler(),

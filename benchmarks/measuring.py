@@ -105,3 +105,15 @@ def reads_arguments(parser: argparse.ArgumentParser) -> tuple[Reads, argparse.Na
     options = parser.parse_args()
     limit_seconds(options.seconds)
     return Reads(options.path, options.block, options.depth, options.count, options.order), options
+
+
+def files_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line of the programs that read or copy a whole file."""
+    parser.add_argument("work", choices=["read", "copy"])
+    parser.add_argument("source")
+    parser.add_argument("target")
+    parser.add_argument("block", type=int)
+    parser.add_argument("seconds", type=int)
+    options = parser.parse_args()
+    limit_seconds(options.seconds)
+    return options

@@ -1,4 +1,4 @@
-"""The vocabulary of the benchmarks: works, their cases, their subjects and their goals."""
+"""The vocabulary of the benchmarks: works, their cases and their subjects."""
 
 from __future__ import annotations
 
@@ -36,21 +36,8 @@ class Subject:
     program: Program
     needs: tuple[str, ...] = ()  # keys of subjects.REQUIREMENTS
     share: float = 1.0  # of the case's repeats: less than 1 for who would take too long
-    cases: tuple[str, ...] = ()  # the cases that it can do; all when empty
-
-
-@dataclass(frozen=True)
-class Goal:
-    """A figure that the project wants to reach.
-
-    The subject's first metric is at most ``limit`` times the reference's, or, without a
-    reference, at most ``limit`` as the table shows it.
-    """
-
-    case: str
-    subject: str
-    limit: float
-    reference: str | None = None
+    cases: tuple[str, ...] = ()  # the cases that it does; all when empty
+    buffer: int = 0  # bytes that it keeps for each connection to receive into
 
 
 @dataclass(frozen=True)
@@ -67,7 +54,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Work:
-    """What is measured.  The first metric is the one that ratios and goals are made of."""
+    """What is measured.  The first metric is the one that the tables make ratios of."""
 
     name: str
     title: str
@@ -77,7 +64,6 @@ class Work:
     metrics: tuple[Metric, ...]
     references: tuple[str, ...]  # subjects that the others are compared with
     measure: Callable[[Context, Case, Subject], Sample]
-    goals: tuple[Goal, ...] = ()
     prepare: Callable[[Context], None] = field(default=lambda _: None)
 
     def subjects_of(self, case: Case) -> list[Subject]:

@@ -64,12 +64,13 @@ def compiled(name: str) -> Path:
     return executable
 
 
-def run(command: list[str]) -> Sample:
+def run(command: list[str], processors: set[int] | None = None) -> Sample:
     """Run a program that measures itself, and give the JSON of its last line."""
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=SECONDS + 10
-        )
+        with _on(processors):
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=SECONDS + 10
+            )
     except subprocess.TimeoutExpired:
         message = f"{command[0]}: still running after {SECONDS + 10} s"
         raise UnavailableError(message) from None
@@ -88,10 +89,11 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(command: list[str]) -> Iterator[Server]:
+def serving(command: list[str], processors: set[int]) -> Iterator[Server]:
     """Start a server, wait for its ``listening on HOST:PORT``, and stop it in the end."""
     with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        with _on(processors):
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
@@ -122,10 +124,10 @@ def _last_words(errors: str, status: int) -> str:
 
 
 @contextlib.contextmanager
-def on_processors(processors: set[int]) -> Iterator[None]:
-    """Have the processes that are started inside run on these processors."""
+def _on(processors: set[int] | None) -> Iterator[None]:
+    """Have the processes that are started inside run on these processors; None: on any."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, processors)
+    os.sched_setaffinity(0, before if processors is None else processors)
     try:
         yield
     finally:

@@ -1,90 +1,57 @@
-"""The results as tables of Markdown, and as JSON."""
+"""The results as tables of Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from benchmarks.model import Goal, Metric, Work
-from benchmarks.runner import CaseResult, WorkResult
+from benchmarks.goals import Verdict, summary
+from benchmarks.model import Metric, Work
+from benchmarks.results import CaseResult, Run, WorkResult
 from benchmarks.statistics import median, ratio, spread
 
 NOTHING = "-"
-DISTURBED = 0.1  # of the processors used by others: too much to trust a verdict
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A goal, and what was measured."""
-
-    work: Work
-    goal: Goal
-    measured: float | None  # None: the subject or its reference was not measured
-    disturbance: float
-
-    @property
-    def reached(self) -> bool | None:
-        """Tell whether the goal is reached, if that is known."""
-        return None if self.measured is None else self.measured <= self.goal.limit
-
-    @property
-    def text(self) -> str:
-        """Give the verdict, and whether others kept the machine too busy to trust it."""
-        if self.reached is None:
-            return "not measured"
-        word = "pass" if self.reached else "short"
-        return f"{word}, disturbed" if self.disturbance > DISTURBED else word
-
-
-def verdicts(results: Sequence[WorkResult]) -> list[Verdict]:
-    """Hold what was measured against the goals of the cases that were run."""
-    return [
-        Verdict(result.work, goal, _measured(case, goal, result.work.metrics[0]), case.disturbance)
-        for result in results
-        for goal in result.work.goals
-        if (case := result.case(goal.case)) is not None
+def conditions(run: Run) -> str:
+    """Say under which conditions the run was made, and how disturbed it was."""
+    shares = [case.disturbance for result in run.results for case in result.cases]
+    often = f"Medians of {run.repetitions} repetitions, interleaved."
+    if run.repetitions == 1:
+        often = "A single repetition: nothing tells how far the next would differ."
+    parts = [
+        "; ".join(f"{key}: {value}" for key, value in run.machine.items()) + ".",
+        often,
     ]
+    if shares:
+        parts.append(
+            f"Other programs used {median(shares):.0%} of the processors in the median case, "
+            f"and {max(shares):.0%} in the worst."
+        )
+    text = "\n".join(parts)
+    if run.quick:
+        text += "\n\n**A quick run, to see that everything works: the figures mean nothing.**"
+    return text
 
 
-def _measured(case: CaseResult, goal: Goal, metric: Metric) -> float | None:
-    values = case.values(goal.subject, metric.key)
-    if not values:
-        return None
-    if goal.reference is None:
-        return median(values) * metric.scale
-    reference = case.values(goal.reference, metric.key)
-    return ratio(values, reference) if reference else None
-
-
-def markdown(
-    machine: dict[str, object], results: Sequence[WorkResult], repetitions: int, *, quick: bool
-) -> str:
-    """Give the whole report."""
-    parts = ["# Benchmarks", "; ".join(f"{key}: {value}" for key, value in machine.items())]
-    parts.append(
-        f"Medians of {repetitions} interleaved repetitions; ± is the median deviation from the "
-        "median. Compare ratios, not times: times are this machine's."
-    )
-    if quick:
-        parts.append("**A quick run, to see that everything works: the figures mean nothing.**")
-    for result in results:
+def tables(run: Run) -> str:
+    """Give a table for each case, under headings of the second and third level."""
+    parts = []
+    for result in run.results:
         parts += [f"## {result.work.title}", result.work.notes]
         for case in result.cases:
             parts += [f"### {case.case.title}", *_case(result.work, case)]
         parts += _not_measured(result)
-    if goals := verdicts(results):
-        parts += ["## Goals", _goals(goals)]
     return "\n\n".join(parts) + "\n"
 
 
 def _case(work: Work, case: CaseResult) -> list[str]:
     main = work.metrics[0]
-    references = [name for name in work.references if name in case.samples]
+    references = [name for name in work.references if name in case.figures]
     header = ["", main.title, "±", *(metric.title for metric in work.metrics[1:])]
     header += [f"{TIMES} {name}" for name in references]
     rows = []
-    for name in case.samples:
+    for name in case.figures:
         values = case.values(name, main.key)
         row = [name, _figure(values, main), f"{spread(values):.0%}"]
         row += [_figure(case.values(name, metric.key), metric) for metric in work.metrics[1:]]
@@ -110,22 +77,34 @@ def _not_measured(result: WorkResult) -> list[str]:
 
 
 def _figure(values: Sequence[float], metric: Metric) -> str:
-    return f"{median(values) * metric.scale:,.{metric.digits}f}"
+    return f"{median(values) * metric.scale:,.{metric.digits}f}" if values else NOTHING
 
 
-def _goals(goals: Sequence[Verdict]) -> str:
+def goals(verdicts: Sequence[Verdict]) -> str:
+    """Give the table of the goals, and a line that counts the verdicts."""
     rows = []
-    for verdict in goals:
-        goal, metric = verdict.goal, verdict.work.metrics[0]
-        if goal.reference is None:
-            limit = f"{goal.limit:,.0f} ({metric.title})"
-            measured = f"{verdict.measured:,.0f}" if verdict.measured is not None else NOTHING
-        else:
-            limit = f"{goal.limit:.1f} {TIMES} {goal.reference}"
-            measured = f"{verdict.measured:.2f}" if verdict.measured is not None else NOTHING
-        case = f"{verdict.work.name}/{goal.case}"
-        rows.append([case, goal.subject, f"≤ {limit}", measured, verdict.text])
-    return table(["work", "subject", "goal", "measured", ""], rows, left=3)
+    for verdict in verdicts:
+        goal, found = verdict.goal, verdict.ratio is not None
+        rows.append(
+            [
+                goal.title,
+                goal.measured.subject,
+                goal.wanted,
+                verdict.text,
+                f"{verdict.ratio:.2f}" if found else NOTHING,
+                _middle(verdict),
+            ]
+        )
+    header = ["work", "subject", "goal", "verdict", "ratio", "middle half"]
+    return f"{table(header, rows, left=4)}\n\n{summary(verdicts)}.\n"
+
+
+def _middle(verdict: Verdict) -> str:
+    """Give the middle half of the repetitions' ratios; of a single one there is none."""
+    if len(verdict.each) < 2:
+        return NOTHING
+    low, high = verdict.middle
+    return f"{low:.2f} to {high:.2f}"
 
 
 def table(header: list[str], rows: list[list[str]], left: int = 1) -> str:
@@ -144,48 +123,3 @@ def table(header: list[str], rows: list[list[str]], left: int = 1) -> str:
         for index, width in enumerate(widths)
     ]
     return "\n".join([line(header), line(rules), *map(line, rows)])
-
-
-def document(
-    machine: dict[str, object], results: Sequence[WorkResult], repetitions: int, *, quick: bool
-) -> dict[str, object]:
-    """Give everything that was measured, for a JSON file; times in seconds."""
-    return {
-        "format": 1,
-        "machine": machine,
-        "quick": quick,
-        "repetitions": repetitions,
-        "works": {
-            result.work.name: {case.case.name: _case_document(case) for case in result.cases}
-            for result in results
-        },
-        "goals": [
-            {
-                "work": verdict.work.name,
-                "case": verdict.goal.case,
-                "subject": verdict.goal.subject,
-                "reference": verdict.goal.reference,
-                "limit": verdict.goal.limit,
-                "measured": verdict.measured,
-                "reached": verdict.reached,
-            }
-            for verdict in verdicts(results)
-        ],
-    }
-
-
-def _case_document(case: CaseResult) -> dict[str, object]:
-    return {
-        "title": case.case.title,
-        "parameters": dict(case.case.parameters),
-        "disturbance": case.disturbance,
-        "unavailable": case.unavailable,
-        "failed": case.failed,
-        "subjects": {
-            name: {
-                "median": {key: median([one[key] for one in samples]) for key in samples[0]},
-                "samples": samples,
-            }
-            for name, samples in case.samples.items()
-        },
-    }

@@ -9,39 +9,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from benchmarks.machine import Disturbance
 from benchmarks.model import Case, Context, Subject, Work
-from benchmarks.programs import Sample, UnavailableError
+from benchmarks.programs import UnavailableError
+from benchmarks.results import CaseResult, WorkResult
 from benchmarks.subjects import missing
-
-
-@dataclass
-class CaseResult:
-    """All repetitions of one case; who could not be measured, and why."""
-
-    case: Case
-    samples: dict[str, list[Sample]] = field(default_factory=dict)
-    unavailable: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    disturbance: float = 0.0
-
-    def values(self, subject: str, metric: str) -> list[float]:
-        """Give one figure of a subject, by repetition; nothing if it was not measured."""
-        return [sample[metric] for sample in self.samples.get(subject, [])]
-
-
-@dataclass
-class WorkResult:
-    """All cases of one work."""
-
-    work: Work
-    cases: list[CaseResult] = field(default_factory=list)
-
-    def case(self, name: str) -> CaseResult | None:
-        """Give the case of that name, if it was measured."""
-        return next((one for one in self.cases if one.case.name == name), None)
 
 
 def run_work(
@@ -84,6 +57,6 @@ def _run_case(
                 result.failed[subject.name] = str(error)
                 print(f"{work.name}/{case.name}: {subject.name}: {error}", file=sys.stderr)
             else:
-                result.samples.setdefault(subject.name, []).append(sample)
+                result.add(subject.name, sample)
     result.disturbance = disturbance.share()
     return result

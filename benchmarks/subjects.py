@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import shutil
+from collections.abc import Mapping
 
 from benchmarks.model import Subject
 from benchmarks.programs import Program
@@ -15,7 +17,11 @@ UVLOOP_PROTOCOL = "uvloop, Protocol"
 UVLOOP_SOCK = "uvloop, sock_recv and sock_sendall"
 ASYNCIO_SOCK = "asyncio, sock_recv_into"
 SIMPLE_QUEUE = "queue.SimpleQueue"
+QUEUE = "queue.Queue"
 ASYNCIO_CAIO = "asyncio, caio"
+ASYNCIO_CAIO_PLAIN = "asyncio, caio without SQPOLL"
+DD = "dd"
+CP = "cp"
 TRIO = "trio"
 TRIO_THREAD = "trio.to_thread"
 PORTIO_TRIO = "portio.trio {}"
@@ -26,30 +32,40 @@ def portio_name(backend: str, kind: str) -> str:
     return f"portio {backend}, {kind}"
 
 
+def files_name(backend: str, depth: int) -> str:
+    """Give the name of the subject that has so many blocks of a file in flight."""
+    return f"portio {backend}, {depth} in flight"
+
+
 BACKENDS = ("io_uring", "epoll")
-THREAD_BOUND = {"thread-bound": (), "thread-bound, lazy": ("--lazy",)}
+LAZY = {"thread-bound, lazy": ("--lazy",)}
+THREAD_BOUND = {"thread-bound": (), **LAZY}
 WORKERS = {1: "1 worker", 2: "2 workers", 4: "4 workers"}
 
 
 def _thread_bound(
-    module: str, *options: str, share: float = 1.0, cases: tuple[str, ...] = ()
+    module: str,
+    *options: str,
+    kinds: Mapping[str, tuple[str, ...]] = THREAD_BOUND,
+    cases: tuple[str, ...] = (),
+    buffer: int = 0,
 ) -> tuple[Subject, ...]:
-    """Give a subject for each backend and each kind of thread-bound port."""
+    """Give a subject for each backend and each of these kinds of thread-bound port."""
     return tuple(
         Subject(
             portio_name(backend, kind),
             Program(module, ("--backend", backend, *more, *options)),
             needs=(backend,),
-            share=share,
             cases=cases,
+            buffer=buffer,
         )
         for backend in BACKENDS
-        for kind, more in THREAD_BOUND.items()
+        for kind, more in kinds.items()
     )
 
 
 def _shared(
-    module: str, *, workers: tuple[int, ...] = (1, 2, 4), share: float = 1.0
+    module: str, *, workers: tuple[int, ...] = (1, 2, 4), cases: tuple[str, ...] = ()
 ) -> tuple[Subject, ...]:
     """Give a subject for each backend and each number of threads on a shared port."""
     return tuple(
@@ -57,7 +73,7 @@ def _shared(
             portio_name(backend, WORKERS[number]),
             Program(module, ("--backend", backend, "--workers", str(number))),
             needs=(backend,),
-            share=share,
+            cases=cases,
         )
         for backend in BACKENDS
         for number in workers
@@ -68,6 +84,7 @@ def _loops(
     module: str,
     styles: dict[str, str],
     *,
+    loops: tuple[str, ...] = ("uvloop", "asyncio"),
     share: dict[str, float] | None = None,
     cases: tuple[str, ...] = (),
 ) -> tuple[Subject, ...]:
@@ -80,13 +97,17 @@ def _loops(
             share=(share or {}).get(loop, 1.0),
             cases=cases,
         )
-        for loop in ("uvloop", "asyncio")
+        for loop in loops
         for style, title in styles.items()
     )
 
 
 def _trio(
-    module: str, title: str = PORTIO_TRIO, options: tuple[str, ...] = (), share: float = 1.0
+    module: str,
+    title: str = PORTIO_TRIO,
+    options: tuple[str, ...] = (),
+    share: float = 1.0,
+    cases: tuple[str, ...] = (),
 ) -> tuple[Subject, ...]:
     """Give a subject for each backend under trio."""
     return tuple(
@@ -95,32 +116,90 @@ def _trio(
             Program(module, ("--backend", backend, *options)),
             needs=(backend, "trio"),
             share=share,
+            cases=cases,
         )
         for backend in BACKENDS
     )
 
 
+PROTOCOL = {"protocol": "Protocol"}
+SOCK = {"sock": "sock_recv and sock_sendall"}
+
 ECHO = (
     Subject(C_IO_URING, Program("echo_io_uring"), needs=("ring",)),
     Subject(C_EPOLL, Program("echo_epoll")),
     *_thread_bound("benchmarks.ours.echo"),
-    *_shared("benchmarks.ours.echo"),
     Subject("select.epoll", Program("benchmarks.peers.echo_select")),
+    *_loops("benchmarks.peers.echo_asyncio", PROTOCOL, share={"asyncio": 0.4}),
     *_loops(
         "benchmarks.peers.echo_asyncio",
-        {"protocol": "Protocol", "streams": "streams", "sock": "sock_recv and sock_sendall"},
-        share={"uvloop": 1.0, "asyncio": 0.4},
+        {**SOCK, "streams": "streams"},
+        loops=("uvloop",),
+        cases=("50x64B", "500x64B"),
     ),
+    *_loops(
+        "benchmarks.peers.echo_asyncio",
+        {**SOCK, "streams": "streams"},
+        loops=("asyncio",),
+        share={"asyncio": 0.4},
+        cases=("50x64B",),
+    ),
+    *_trio("benchmarks.ours.echo_trio", share=0.5),
+    Subject(TRIO, Program("benchmarks.peers.echo_trio"), needs=("trio",), share=0.5),
+)
+
+THREADS = _shared("benchmarks.ours.echo")
+
+# A connection that waits needs little room; who keeps a buffer for each keeps one of this size.
+SMALL = 1024
+_SMALL = ("--buffer", str(SMALL))
+
+CONNECTIONS = (
+    Subject(C_IO_URING, Program("echo_io_uring", (str(SMALL),)), needs=("ring",), buffer=SMALL),
+    Subject(C_EPOLL, Program("echo_epoll", (str(SMALL),)), buffer=SMALL),
+    *_thread_bound("benchmarks.ours.echo", *_SMALL, kinds=LAZY, buffer=SMALL),
+    Subject("select.epoll", Program("benchmarks.peers.echo_select")),
+    *_loops("benchmarks.peers.echo_asyncio", PROTOCOL),
+    *_loops("benchmarks.peers.echo_asyncio", SOCK),
     *_trio("benchmarks.ours.echo_trio"),
     Subject(TRIO, Program("benchmarks.peers.echo_trio"), needs=("trio",)),
+)
+
+FILES = (
+    *(
+        Subject(
+            files_name(backend, depth),
+            Program("benchmarks.ours.files", ("--backend", backend, "--depth", str(depth))),
+            needs=(backend,),
+        )
+        for backend in BACKENDS
+        for depth in (4, 1)
+    ),
+    Subject(DD, Program("benchmarks.peers.files", ("--how", "dd")), needs=("dd",)),
+    Subject(
+        CP,
+        Program("benchmarks.peers.files", ("--how", "cp")),
+        needs=("cp",),
+        cases=("copy-cached", "copy-cold"),
+    ),
+    Subject("os.readv, os.write", Program("benchmarks.peers.files", ("--how", "python"))),
+    Subject(
+        "shutil.copyfile",
+        Program("benchmarks.peers.files", ("--how", "shutil")),
+        cases=("copy-cached", "copy-cold"),
+    ),
 )
 
 READS = (
     Subject(C_IO_URING, Program("read_io_uring"), needs=("ring",)),
     Subject("C pread", Program("read_pread")),
     *_thread_bound("benchmarks.ours.reads"),
-    *_shared("benchmarks.ours.reads"),
-    Subject("os.pread", Program("benchmarks.peers.read_blocking", ("--how", "pread"))),
+    *_shared("benchmarks.ours.reads", workers=(1, 4), cases=("random-32",)),
+    Subject(
+        "os.pread",
+        Program("benchmarks.peers.read_blocking", ("--how", "pread")),
+        cases=("random-1",),
+    ),
     Subject("os.preadv", Program("benchmarks.peers.read_blocking", ("--how", "preadv"))),
     Subject(
         "thread pool, os.preadv",
@@ -131,6 +210,7 @@ READS = (
         "benchmarks.peers.read_asyncio",
         {"executor": "run_in_executor"},
         share={"uvloop": 0.05, "asyncio": 0.05},
+        cases=("random-32",),
     ),
     Subject(
         ASYNCIO_CAIO,
@@ -139,13 +219,19 @@ READS = (
         share=0.3,
     ),
     Subject(
-        "asyncio, caio without SQPOLL",
+        ASYNCIO_CAIO_PLAIN,
         Program("benchmarks.peers.read_asyncio", ("--loop", "asyncio", "--style", "caio-plain")),
         needs=("caio", "ring"),
         share=0.3,
     ),
     *_trio("benchmarks.ours.reads_trio", options=("--how", "operation"), share=0.5),
-    *_trio("benchmarks.ours.reads_trio", "portio.trio {}, file", ("--how", "file"), share=0.5),
+    *_trio(
+        "benchmarks.ours.reads_trio",
+        "portio.trio {}, file",
+        ("--how", "file"),
+        share=0.5,
+        cases=("random-32",),
+    ),
     Subject(
         TRIO_THREAD,
         Program("benchmarks.peers.read_trio", ("--style", "to_thread")),
@@ -157,14 +243,17 @@ READS = (
         Program("benchmarks.peers.read_trio", ("--style", "open_file")),
         needs=("trio",),
         share=0.05,
+        cases=("random-32",),
     ),
 )
 
 POSTS = (
-    *_thread_bound("benchmarks.ours.posts", cases=("1-to-1", "round-trip")),
+    *_thread_bound(
+        "benchmarks.ours.posts", kinds={"thread-bound": ()}, cases=("1-to-1", "round-trip")
+    ),
     *_shared("benchmarks.ours.posts", workers=(1,)),
     Subject(SIMPLE_QUEUE, Program("benchmarks.peers.post_queue", ("--kind", "SimpleQueue"))),
-    Subject("queue.Queue", Program("benchmarks.peers.post_queue", ("--kind", "Queue"))),
+    Subject(QUEUE, Program("benchmarks.peers.post_queue", ("--kind", "Queue"))),
     *_loops(
         "benchmarks.peers.post_asyncio",
         {"threadsafe": "call_soon_threadsafe"},
@@ -174,7 +263,7 @@ POSTS = (
 )
 
 MEMORY = (
-    *_thread_bound("benchmarks.ours.memory"),
+    *_thread_bound("benchmarks.ours.memory", kinds={"thread-bound": ()}),
     *_shared("benchmarks.ours.memory", workers=(1,)),
     *_loops("benchmarks.peers.memory_asyncio", {"sock": "sock_recv_into"}, cases=("receives",)),
     *_loops("benchmarks.peers.memory_asyncio", {"protocol": "Protocol"}, cases=("receives",)),
@@ -198,6 +287,8 @@ def _missing(need: str) -> str | None:
             return reason if reason and "not installed" not in reason else None
         case "asyncio":
             return None
+        case "dd" | "cp":
+            return None if shutil.which(need) else f"{need} is not installed"
         case module:
             return None if importlib.util.find_spec(module) else f"{module} is not installed"
 

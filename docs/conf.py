@@ -8,7 +8,8 @@ copyright = "2026, The portio authors"
 release = version = importlib.metadata.version("completion-port")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_build"]
+# The page `performance` includes the results of the benchmarks.
+exclude_patterns = ["_build", "performance/results.md"]
 nitpicky = True
 # Type variables, type aliases and internal classes in signatures have no entry of their own.
 nitpick_ignore_regex = [

@@ -10,7 +10,6 @@ import portio
 from benchmarks.measuring import announce, limit_seconds
 from benchmarks.ours import ports
 
-BUFFER = 64 * 1024
 ACCEPTS = 16
 
 
@@ -19,10 +18,10 @@ class Receive(portio.Recv):
 
     __slots__ = ("answer", "memory")
 
-    def __init__(self, key: portio.CompletionKey) -> None:
-        self.memory = memoryview(bytearray(BUFFER))
+    def __init__(self, key: portio.CompletionKey, size: int) -> None:
+        self.memory = memoryview(bytearray(size))
         super().__init__(key, self.memory)
-        self.answer = Answer(self)
+        self.answer: Answer | None = None  # most connections of a large server are silent
 
 
 class Answer(portio.Send):
@@ -35,8 +34,10 @@ class Answer(portio.Send):
         self.receive = receive
 
 
-def serve(port: portio.Port) -> None:
+def serve(port: portio.Port, room: int) -> None:
     """Take completions in batches, and start what follows from each.
+
+    Every connection has a buffer of ``room`` bytes.
 
     Answers are quiet: nearly all of them end within `submit`, and the next receive follows at
     once.  A connection ends with a receive of no bytes: that is the end of the stream, or an
@@ -49,26 +50,29 @@ def serve(port: portio.Port) -> None:
             if isinstance(operation, Receive):
                 if size := done.nbytes:
                     answer = operation.answer
+                    if answer is None:
+                        answer = operation.answer = Answer(operation)
                     answer.buffer = operation.memory[:size]
                     submit(answer, quiet=True)
                     if answer.pending:
                         # The memory is still being sent: the next message goes elsewhere.
-                        operation.memory = memoryview(bytearray(BUFFER))
+                        operation.memory = memoryview(bytearray(room))
                         operation.buffer = operation.memory
-                        operation.answer = Answer(operation)
+                        operation.answer = None
                     submit(operation)
                 else:
                     operation.key.close()
             elif isinstance(operation, portio.Accept):
                 client = done.result()
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                submit(Receive(port.associate(client)), operation)
+                submit(Receive(port.associate(client), room), operation)
 
 
 def main() -> None:
     """Listen, say so, and serve until the process is ended."""
     parser = argparse.ArgumentParser()
     ports.add_arguments(parser)
+    parser.add_argument("--buffer", type=int, default=64 * 1024, help="bytes for each connection")
     parser.add_argument("seconds", type=int)
     options = parser.parse_args()
     limit_seconds(options.seconds)
@@ -81,8 +85,8 @@ def main() -> None:
         port.submit(*(portio.Accept(key) for _ in range(ACCEPTS)))
         announce(listener.getsockname()[1])
         for _ in range(options.workers - 1):
-            threading.Thread(target=serve, args=[port], daemon=True).start()
-        serve(port)
+            threading.Thread(target=serve, args=[port, options.buffer], daemon=True).start()
+        serve(port, options.buffer)
 
 
 if __name__ == "__main__":

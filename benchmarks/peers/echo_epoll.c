@@ -1,4 +1,4 @@
-/* echo_epoll SECONDS: a TCP echo server on one edge-triggered epoll set.
+/* echo_epoll [BUFFER] SECONDS: a TCP echo server on one edge-triggered epoll set.
 
    The limit of what readiness can do: one recv and one send per message, no
    allocation after the accept, and no epoll_ctl once a connection is open. */
@@ -7,14 +7,16 @@
 
 #include <sys/epoll.h>
 
-enum { BUFFER = 64 * 1024, CONNECTIONS = 65536, EVENTS = 512 };
+enum { CONNECTIONS = 65536, EVENTS = 512 };
 
 struct connection {
     size_t start; /* of what is still to be sent */
     size_t end;
     bool open;
-    char buffer[BUFFER];
+    char buffer[]; /* of `room` bytes */
 };
+
+static uint32_t room = 64 * 1024;
 
 static struct connection *connections[CONNECTIONS]; /* by descriptor */
 
@@ -31,7 +33,7 @@ static void accept_all(int epoll, int listener)
             fail_with("accept4", EMFILE);
         set_nodelay(fd);
         if (connections[fd] == NULL)
-            connections[fd] = allocate(1, sizeof(struct connection));
+            connections[fd] = allocate(1, sizeof(struct connection) + room);
         connections[fd]->start = connections[fd]->end = 0;
         connections[fd]->open = true;
         struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.fd = fd};
@@ -65,7 +67,7 @@ static void echo(int fd)
 {
     struct connection *self = connections[fd];
     while (self->open && flush_buffer(fd, self)) {
-        ssize_t received = recv(fd, self->buffer, BUFFER, 0);
+        ssize_t received = recv(fd, self->buffer, room, 0);
         if (received < 0 && errno == EAGAIN)
             return;
         if (received <= 0) {
@@ -76,18 +78,20 @@ static void echo(int fd)
         self->end = (size_t)received;
         /* epoll(7): after a short read from a stream, the next readiness is a
            new edge, so there is no need to read until EAGAIN. */
-        if (received < BUFFER && flush_buffer(fd, self))
+        if ((size_t)received < room && flush_buffer(fd, self))
             return;
     }
 }
 
 int main(int argc, char **argv)
 {
-    if (argc != 2) {
-        fprintf(stderr, "usage: echo_epoll SECONDS\n");
+    if (argc != 2 && argc != 3) {
+        fprintf(stderr, "usage: echo_epoll [BUFFER] SECONDS\n");
         return EXIT_FAILURE;
     }
-    limit_seconds((unsigned)number(argv[1], 1, 3600));
+    if (argc == 3)
+        room = (uint32_t)number(argv[1], 1, 1 << 24);
+    limit_seconds((unsigned)number(argv[argc - 1], 1, 3600));
 
     int epoll = epoll_create1(EPOLL_CLOEXEC);
     if (epoll < 0)

@@ -1,4 +1,4 @@
-/* echo_io_uring SECONDS: a TCP echo server on one ring.
+/* echo_io_uring [BUFFER] SECONDS: a TCP echo server on one ring.
 
    The limit of what single-shot operations can do.  Linking the send to the next
    receive, hiding the send's completion (IOSQE_CQE_SKIP_SUCCESS) and skipping the
@@ -7,13 +7,15 @@
 
 #include "ring.h"
 
-enum { BUFFER = 64 * 1024, CONNECTIONS = 65536, QUEUE = 2048 };
+enum { CONNECTIONS = 65536, QUEUE = 2048, ACCEPTS = 16 };
 
 struct connection {
     uint32_t start; /* of what is still to be sent */
     uint32_t end;
-    char buffer[BUFFER];
+    char buffer[]; /* of `room` bytes */
 };
+
+static uint32_t room = 64 * 1024;
 
 enum kind { ACCEPTED, RECEIVED, SENT };
 
@@ -39,7 +41,7 @@ static void start_receive(struct ring *ring, int fd)
     sqe->opcode = IORING_OP_RECV;
     sqe->fd = fd;
     sqe->addr = (uint64_t)(uintptr_t)connections[fd]->buffer;
-    sqe->len = BUFFER;
+    sqe->len = room;
     sqe->user_data = tag(RECEIVED, fd);
 }
 
@@ -64,7 +66,7 @@ static void accepted(struct ring *ring, int listener, int result)
         fail_with("accept", EMFILE);
     set_nodelay(result);
     if (connections[result] == NULL)
-        connections[result] = allocate(1, sizeof(struct connection));
+        connections[result] = allocate(1, sizeof(struct connection) + room);
     start_receive(ring, result);
 }
 
@@ -111,15 +113,19 @@ static void complete(struct ring *ring, const struct io_uring_cqe *cqe)
 
 int main(int argc, char **argv)
 {
-    if (argc != 2) {
-        fprintf(stderr, "usage: echo_io_uring SECONDS\n");
+    if (argc != 2 && argc != 3) {
+        fprintf(stderr, "usage: echo_io_uring [BUFFER] SECONDS\n");
         return EXIT_FAILURE;
     }
-    limit_seconds((unsigned)number(argv[1], 1, 3600));
+    if (argc == 3)
+        room = (uint32_t)number(argv[1], 1, 1 << 24);
+    limit_seconds((unsigned)number(argv[argc - 1], 1, 3600));
 
     struct ring ring;
     ring_open(&ring, QUEUE);
-    start_accept(&ring, listen_and_announce(0));
+    int listener = listen_and_announce(0);
+    for (int index = 0; index < ACCEPTS; index++)
+        start_accept(&ring, listener);
     for (;;) {
         ring_enter(&ring, 1);
         struct io_uring_cqe cqe;

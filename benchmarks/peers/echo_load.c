@@ -8,11 +8,11 @@
    from the process clock of PID.  Standard output gets one line of JSON.  An
    error, or SECONDS, end the program. */
 
-#include "program.h"
+#include "load.h"
 
 #include <sys/epoll.h>
 
-enum { EVENTS = 512, STAMP = sizeof(uint64_t), REST_MICROSECONDS = 3000 };
+enum { EVENTS = 512, STAMP = sizeof(uint64_t) };
 
 struct connection {
     int fd;
@@ -28,15 +28,6 @@ struct load {
     char *reply;     /* what was read last */
     uint64_t stamps; /* messages begun */
 };
-
-/* The processor time that the server has used.  Other processes see the time of
-   a running thread as of its last clock tick, so the server is first given time
-   to come to rest: no message is in flight. */
-static uint64_t server_time(clockid_t server)
-{
-    usleep(REST_MICROSECONDS);
-    return clock_nanoseconds(server);
-}
 
 _Noreturn static void fail_wrong_echo(void)
 {
@@ -95,15 +86,9 @@ static bool receive_reply(struct load *load, struct connection *self)
 
 static void connect_all(int epoll, struct connection *connections, long count, uint16_t port)
 {
-    struct sockaddr_in address = loopback(port);
     for (long index = 0; index < count; index++) {
         struct connection *self = &connections[index];
-        self->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (self->fd < 0)
-            fail("socket");
-        if (connect(self->fd, (struct sockaddr *)&address, sizeof address) != 0)
-            fail("connect");
-        set_nodelay(self->fd);
+        self->fd = connect_one(port);
         int flags = fcntl(self->fd, F_GETFL);
         if (flags < 0 || fcntl(self->fd, F_SETFL, flags | O_NONBLOCK) != 0)
             fail("fcntl");
@@ -163,10 +148,7 @@ int main(int argc, char **argv)
         return EXIT_FAILURE;
     }
     uint16_t port = (uint16_t)number(argv[1], 1, 65535);
-    clockid_t server;
-    int error = clock_getcpuclockid((pid_t)number(argv[2], 1, INT32_MAX), &server);
-    if (error != 0)
-        fail_with("clock_getcpuclockid", error);
+    clockid_t server = server_clock((pid_t)number(argv[2], 1, INT32_MAX));
     long connection_count = number(argv[3], 1, 100000);
     struct load load = {.size = (size_t)number(argv[4], STAMP, 1 << 24)};
     uint64_t warm_up = (uint64_t)number(argv[5], 0, 1000000000);

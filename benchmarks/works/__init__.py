@@ -4,8 +4,9 @@ A work has cases and subjects.  A new one is a module with a ``WORK``, and a lin
 """
 
 from benchmarks.model import Work
-from benchmarks.works import echo, memory, posts, reads
+from benchmarks.works import accepts, echo, files, idle, memory, posts, reads, threads
 
 WORKS: dict[str, Work] = {
-    work.name: work for work in (echo.WORK, reads.WORK, posts.WORK, memory.WORK)
+    module.WORK.name: module.WORK
+    for module in (echo, threads, accepts, idle, reads, files, posts, memory)
 }

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from benchmarks import subjects
-from benchmarks.model import Case, Context, Goal, Metric, Subject, Work
-from benchmarks.programs import Program, Sample, on_processors, run, serving
+from benchmarks.model import Case, Context, Metric, Subject, Work
+from benchmarks.programs import Program, Sample, run, serving
 
 LOAD = Program("echo_load")
 SIZES = {64: "64 B", 16384: "16 KiB"}
 # Echoes of a full run: short, because the speed of a virtual machine drifts from second to
 # second, and only what is measured close together can be compared.
-ECHOES = {(1, 64): 10_000, (50, 64): 30_000, (500, 64): 30_000}
-ECHOES |= {(1, 16384): 8_000, (50, 16384): 15_000, (500, 16384): 15_000}
+ECHOES = {
+    (1, 64): 10_000,
+    (50, 64): 30_000,
+    (500, 64): 30_000,
+    (50, 16384): 15_000,
+    (500, 16384): 15_000,
+}
+METRICS = (
+    Metric("cpu", "server CPU, µs", 1e6, 2),
+    Metric("rate", "echoes/s", 1, 0),
+    Metric("p50", "latency 50 %, µs", 1, 0),
+    Metric("p99", "99 %, µs", 1, 0),
+)
 
 
 def _case(connections: int, size: int) -> Case:
@@ -26,17 +36,17 @@ def _case(connections: int, size: int) -> Case:
     )
 
 
-def _measure(context: Context, case: Case, subject: Subject) -> Sample:
+def measure(context: Context, case: Case, subject: Subject) -> Sample:
+    """Run the server under load; a case that is ``free`` binds nobody to a processor."""
     connections, size = int(case.parameters["connections"]), int(case.parameters["size"])
     echoes = context.count(ECHOES[connections, size], subject)
     warm_up = echoes // 10 + 2 * connections
-    ours, theirs = _processors(connections)
-    with contextlib.ExitStack() as stack:
-        with on_processors(ours):
-            server = stack.enter_context(serving(subject.program.command()))
-        with on_processors(theirs):
-            load = LOAD.command(server.port, server.pid, connections, size, warm_up, echoes)
-            sample = run(load)
+    ours, theirs = processors(together=connections == 1)
+    if "free" in case.parameters:
+        ours = theirs = os.sched_getaffinity(0)
+    with serving(subject.program.command(), ours) as server:
+        load = LOAD.command(server.port, server.pid, connections, size, warm_up, echoes)
+        sample = run(load, theirs)
     return {
         "cpu": sample["cpu"] / echoes,
         "rate": echoes / sample["wall"],
@@ -45,30 +55,16 @@ def _measure(context: Context, case: Case, subject: Subject) -> Sample:
     }
 
 
-def _processors(connections: int) -> tuple[set[int], set[int]]:
+def processors(*, together: bool) -> tuple[set[int], set[int]]:
     """Give the processors of the server, and those of the load.
 
     The load has one for itself, so that the server is measured as it works under load.  But
-    with one connection the two take turns, and on two processors each turn would begin with
-    waking an idle one, which on a virtual machine costs ten times the echo.
+    with one connection in use the two take turns, and on two processors each turn would begin
+    with waking an idle one, which on a virtual machine costs ten times the echo.
     """
     usable = sorted(os.sched_getaffinity(0))
     load = {usable[-1]}
-    return (load if connections == 1 or len(usable) == 1 else set(usable) - load), load
-
-
-def _goals() -> list[Goal]:
-    goals = []
-    for case in ("50x64B", "500x64B"):
-        for backend, limit in (("io_uring", 1.5), ("epoll", 1.6)):
-            for kind in subjects.THREAD_BOUND:
-                name = subjects.portio_name(backend, kind)
-                goals.append(Goal(case, name, limit, subjects.UVLOOP_PROTOCOL))
-                goals.append(Goal(case, name, 0.6, subjects.UVLOOP_SOCK))
-    for backend in subjects.BACKENDS:
-        name = subjects.PORTIO_TRIO.format(backend)
-        goals.append(Goal("50x64B", name, 0.9, subjects.TRIO))
-    return goals
+    return (load if together or len(usable) == 1 else set(usable) - load), load
 
 
 WORK = Work(
@@ -79,20 +75,14 @@ WORK = Work(
         "each echo. The load has a processor for itself, except with one connection, where "
         "server and load share one and take turns."
     ),
-    cases=tuple(_case(connections, size) for size in SIZES for connections in (1, 50, 500)),
+    cases=tuple(_case(connections, size) for connections, size in ECHOES),
     subjects=subjects.ECHO,
-    metrics=(
-        Metric("cpu", "server CPU, µs", 1e6, 2),
-        Metric("rate", "echoes/s", 1, 0),
-        Metric("p50", "latency 50 %, µs", 1, 0),
-        Metric("p99", "99 %, µs", 1, 0),
-    ),
+    metrics=METRICS,
     references=(
         subjects.C_IO_URING,
         subjects.UVLOOP_PROTOCOL,
         subjects.UVLOOP_SOCK,
         subjects.TRIO,
     ),
-    measure=_measure,
-    goals=tuple(_goals()),
+    measure=measure,
 )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from benchmarks import subjects
-from benchmarks.model import Case, Context, Goal, Metric, Subject, Work
+from benchmarks.model import Case, Context, Metric, Subject, Work
 from benchmarks.programs import Sample, run
 
 CASES = (
     Case("receives", "a receive pending on each of many sockets", {"count": 4_000}),
     Case("timers", "many timers pending", {"count": 4_000}),
 )
-LIMIT = 2048
 
 
 def _measure(context: Context, case: Case, subject: Subject) -> Sample:
@@ -36,10 +35,4 @@ WORK = Work(
     ),
     references=(subjects.ASYNCIO_SOCK, "asyncio, sleep"),
     measure=_measure,
-    goals=tuple(
-        Goal(case.name, subjects.portio_name(backend, kind), LIMIT)
-        for case in CASES
-        for backend in subjects.BACKENDS
-        for kind in (*subjects.THREAD_BOUND, subjects.WORKERS[1])
-    ),
 )

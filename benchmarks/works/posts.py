@@ -16,7 +16,11 @@ CASES = (
 def _measure(context: Context, case: Case, subject: Subject) -> Sample:
     count = max(100, context.count(float(case.parameters["count"]), subject))
     sample = run(subject.program.command(case.name, count))
-    return {key: sample[key] / sample["count"] for key in ("wall", "cpu")}
+    return {
+        "wall": sample["wall"] / sample["count"],
+        "cpu": sample["cpu"] / sample["count"],
+        "rate": sample["count"] / sample["wall"],
+    }
 
 
 WORK = Work(
@@ -28,7 +32,11 @@ WORK = Work(
     ),
     cases=CASES,
     subjects=subjects.POSTS,
-    metrics=(Metric("wall", "time, µs", 1e6, 2), Metric("cpu", "CPU, µs", 1e6, 2)),
-    references=(subjects.SIMPLE_QUEUE, "queue.Queue"),
+    metrics=(
+        Metric("wall", "time, µs", 1e6, 2),
+        Metric("cpu", "CPU, µs", 1e6, 2),
+        Metric("rate", "packets/s", 1, 0),
+    ),
+    references=(subjects.SIMPLE_QUEUE, subjects.QUEUE),
     measure=_measure,
 )
