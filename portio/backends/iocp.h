@@ -9,6 +9,7 @@
      iocp_get.c        packets: posting, taking, waiting for one operation
      iocp_operation.c  the life of an operation: submission, queues, steps
      iocp_cancel.c     the end of operations before their time
+     iocp_turn.c       the next turn of a multishot operation
      iocp_handle.c     the handles of a port, and how they come and go
      iocp_socket.c     the kinds of operation on sockets
      iocp_file.c       the kinds of operation on files and pipes
@@ -39,6 +40,7 @@
      HELPED   a thread of the system's pool works on it
      TIMED    in the heap of timers
      DONE     complete; its packet is queued, or it waits for portio_wait
+     TURN     multishot, between two turns (op_turn.h)
    On a stream only the head of a direction's queue is ever with the system, so
    transfers that take several steps cannot interleave, and cancelling one that
    waits takes nothing from the wire.
@@ -66,7 +68,9 @@
 
 struct handle;
 
-enum op_state { OP_FREE, OP_QUEUED, OP_CLAIMED, OP_ISSUED, OP_HELPED, OP_TIMED, OP_DONE };
+enum op_state {
+    OP_FREE, OP_QUEUED, OP_CLAIMED, OP_ISSUED, OP_HELPED, OP_TIMED, OP_DONE, OP_TURN
+};
 
 enum calling { CALL_OVER, CALL_RUNS, CALL_OVERTAKEN };
 
@@ -74,6 +78,7 @@ struct op {
     OVERLAPPED overlapped; /* first: a packet's pointer is the record's */
     portio_port *port;     /* whose record it is, for ever */
     uint64_t token;
+    uint64_t turns;  /* multishot: how many are over */
     struct op *next; /* on the queue of its handle, or on the port's stash */
     struct op *previous;
     struct handle *handle;
@@ -110,6 +115,7 @@ struct op {
 _Static_assert(offsetof(struct op, overlapped) == 0, "a packet's pointer is the record's");
 
 #include "op_list.h"
+#include "op_turn.h"
 #include "op_window.h"
 
 struct handle {

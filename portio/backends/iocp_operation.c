@@ -62,6 +62,11 @@ void record_fill(struct op *op, portio_completion *record)
     record->token = op->token;
     record->nbytes = op->nbytes;
     record->status = (int64_t)op->error;
+    if (op_goes_on(op)) {
+        record->status |= (int64_t)PORTIO_MORE << 32;
+        op->state = OP_TURN;
+        return;
+    }
     op->state = OP_FREE; /* from here on Python may use the slot again */
 }
 
@@ -88,7 +93,8 @@ static struct op *op_leave(portio_port *port, struct op *op)
         op_list_remove(&handle->queue[direction], op);
         next = queue_claim(handle, direction);
     }
-    handle_leave_locked(port, handle);
+    if (!op_goes_on(op))
+        handle_leave_locked(port, handle);
     return next;
 }
 
@@ -325,6 +331,10 @@ static int request_check(portio_port *port, const portio_request *request)
         return PORTIO_INVALID;
     if (request->kind < PORTIO_ACCEPT || request->kind > PORTIO_TIMER)
         return PORTIO_INVALID;
+    if ((request->flags & PORTIO_MULTISHOT) != 0 &&
+        (request->kind != PORTIO_ACCEPT ||
+         (request->flags & (PORTIO_UNQUEUED | PORTIO_QUIET)) != 0))
+        return PORTIO_INVALID;
     if (request->kind != PORTIO_TIMER && handles_find(&port->handles, request->handle) == NULL)
         return PORTIO_NO_HANDLE;
     if ((request->flags & PORTIO_UNQUEUED) != 0 && !events_make(op))
@@ -336,6 +346,7 @@ static void op_begin(portio_port *port, const portio_request *request)
 {
     struct op *op = slots_find(&port->slots, request->token);
     op->token = request->token;
+    op->turns = 0;
     op->overlapped.Internal = NT_PENDING; /* for ops_collect */
     op->handle = NULL;
     op->next = op->previous = NULL;

@@ -22,12 +22,14 @@ enum op_state {
     OP_STARTING, /* a thread in portio_submit owns it */
     OP_QUEUED,   /* on its handle's queue, waits for its turn (engine's lock) */
     OP_ISSUED,   /* the system, or a helper thread, works on it (engine's lock) */
-    OP_DONE      /* complete: in the packet queue, or waiting for portio_wait
+    OP_DONE,     /* complete: in the packet queue, or waiting for portio_wait
                     (the port's lock) */
+    OP_TURN      /* multishot, between two turns: see op_turn.h (the port's lock) */
 };
 
 struct op {
     uint64_t token;
+    uint64_t turns;  /* multishot: how many are over */
     struct op *next; /* an operation is on at most one list at a time */
     struct op *previous;
     struct handle *handle;
@@ -78,5 +80,6 @@ struct op {
 };
 
 #include "op_list.h"
+#include "op_turn.h"
 
 #endif

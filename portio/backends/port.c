@@ -147,6 +147,10 @@ static int request_check(portio_port *port, const portio_request *request)
         (request->token & INBOX_CANCEL) != 0 ||
         atomic_load_explicit(&op->state, memory_order_relaxed) != OP_FREE)
         return PORTIO_INVALID;
+    if ((request->flags & PORTIO_MULTISHOT) != 0 &&
+        (request->kind != PORTIO_ACCEPT ||
+         (request->flags & (PORTIO_UNQUEUED | PORTIO_QUIET)) != 0))
+        return PORTIO_INVALID;
     if (request->kind < PORTIO_ACCEPT || request->kind > PORTIO_TIMER)
         return PORTIO_INVALID;
     if (request->kind != PORTIO_TIMER &&
@@ -159,6 +163,7 @@ static void operation_begin(portio_port *port, const portio_request *request)
 {
     struct op *op = slots_find(&port->slots, request->token);
     op->token = request->token;
+    op->turns = 0;
     op->next = op->previous = NULL;
     op->handle = NULL;
     op->kind = (uint8_t)request->kind;
@@ -261,10 +266,12 @@ void port_cancel_token(portio_port *port, uint64_t token)
     port_lock(port);
     struct op *op = slots_find(&port->slots, token);
     bool pending = false;
-    if (op != NULL && op->token == token) {
+    if (op != NULL && op_is_meant(op, token)) {
         enum op_state state = (enum op_state)atomic_load(&op->state);
         pending = state == OP_STARTING || state == OP_QUEUED || state == OP_ISSUED;
-        if (pending)
+        token = op->token;
+        /* A multishot operation between two turns finds it when it goes on. */
+        if (pending || (op->flags & PORTIO_MULTISHOT))
             atomic_store(&op->cancel_wanted, true);
     }
     port_unlock(port);
