@@ -133,9 +133,7 @@ def test_o16_many_taken_at_once_are_of_many_operations(port: portio.Port, net: N
 
 
 @pytest.mark.core
-def test_o16_o6_what_was_accepted_before_the_cancel_arrives(
-    port: portio.Port, net: Net
-) -> None:
+def test_o16_o6_what_was_accepted_before_the_cancel_arrives(port: portio.Port, net: Net) -> None:
     """Between two completions the operation is with nobody, and is cancelled all the same."""
     listener = net.listener()
     accept = portio.Accept(port.associate(listener), multishot=True)
