@@ -14,6 +14,8 @@ static bool op_cancel_locked(portio_port *port, struct op *op)
     case OP_QUEUED:
         /* It stays on the queue until it is complete: the head's successor is
            found there. */
+        if (op->parked)
+            pool_unpark(op); /* before it is claimed: it must not become an heir */
         break;
     case OP_ISSUED:
         if (op->handle != NULL && !op->handle->abandoned)

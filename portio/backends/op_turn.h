@@ -1,6 +1,6 @@
 /* Multishot operations (O16): one submission, many completions.  The same in every
    engine.  Included after struct op is defined; it uses `token`, `turns`, `flags`,
-   `error` and `nbytes`.
+   `error`, `nbytes` and `kind`.
 
    What lies between two completions is a *turn*.  A turn that succeeds does not end the
    operation: its record carries PORTIO_MORE, the slot stays the operation's, and the
@@ -22,7 +22,8 @@
 /* Whether a turn that is over, `error` and `nbytes` being set, leaves more to come. */
 static inline bool op_goes_on(const struct op *op)
 {
-    return (op->flags & PORTIO_MULTISHOT) != 0 && op->error == 0;
+    return (op->flags & PORTIO_MULTISHOT) != 0 && op->error == 0 &&
+           (op->kind == PORTIO_ACCEPT || op->nbytes > 0); /* 0 bytes: the end of the stream */
 }
 
 /* Whether `token`, which names this slot, means the operation in it. */

@@ -49,6 +49,11 @@ struct op {
     int64_t argument;
     void *buffer;    /* advances as bytes are moved */
     uint64_t length; /* what is left: bytes, or vectors when PORTIO_VECTORED */
+    struct portio_pool *pool; /* op_pool.h, under the port's lock; NULL: buffer is its own */
+    struct op *next_parked;
+    struct op *previous_parked;
+    uint32_t lent;   /* the number of its buffer plus one; 0: none */
+    bool parked;     /* it has data, and waits for a buffer */
     void *address;
     uint32_t *address_length;
     int64_t file;    /* SendFile: the source; else unused */
@@ -80,6 +85,7 @@ struct op {
 };
 
 #include "op_list.h"
+#include "op_pool.h"
 #include "op_turn.h"
 
 #endif

@@ -140,6 +140,15 @@ int64_t portio_system_handle(portio_port *port)
 
 /* ---- operations ---- */
 
+static bool multishot_is_valid(const portio_request *request, const struct handle *handle)
+{
+    if ((request->flags & (PORTIO_UNQUEUED | PORTIO_QUIET | PORTIO_VECTORED)) != 0)
+        return false;
+    return request->kind == PORTIO_ACCEPT ||
+           (request->kind == PORTIO_RECV && request->buffer != NULL &&
+            handle->type == PORTIO_STREAM_SOCKET);
+}
+
 static int request_check(portio_port *port, const portio_request *request)
 {
     struct op *op = slots_find(&port->slots, request->token);
@@ -147,15 +156,14 @@ static int request_check(portio_port *port, const portio_request *request)
         (request->token & INBOX_CANCEL) != 0 ||
         atomic_load_explicit(&op->state, memory_order_relaxed) != OP_FREE)
         return PORTIO_INVALID;
-    if ((request->flags & PORTIO_MULTISHOT) != 0 &&
-        (request->kind != PORTIO_ACCEPT ||
-         (request->flags & (PORTIO_UNQUEUED | PORTIO_QUIET)) != 0))
-        return PORTIO_INVALID;
     if (request->kind < PORTIO_ACCEPT || request->kind > PORTIO_TIMER)
         return PORTIO_INVALID;
+    const struct handle *handle = NULL;
     if (request->kind != PORTIO_TIMER &&
-        handles_find(&port->handles, request->handle) == NULL)
+        (handle = handles_find(&port->handles, request->handle)) == NULL)
         return PORTIO_NO_HANDLE;
+    if ((request->flags & PORTIO_MULTISHOT) != 0 && !multishot_is_valid(request, handle))
+        return PORTIO_INVALID;
     return 0;
 }
 
@@ -183,6 +191,13 @@ static void operation_begin(portio_port *port, const portio_request *request)
     op->address = request->address;
     op->address_length = request->address_length;
     op->file = request->file;
+    op->pool = NULL;
+    if ((request->flags & PORTIO_MULTISHOT) != 0 && request->kind == PORTIO_RECV) {
+        op->pool = request->buffer;
+        op->length = op->pool->size;
+        op->lent = 0;
+        op->parked = false;
+    }
     if (request->kind != PORTIO_TIMER) {
         op->handle = handles_find(&port->handles, request->handle);
         op->handle->pending++;

@@ -121,7 +121,7 @@ class TrioPort:
         """
         # The steps of `complete`, whose coroutine would be a twentieth of the time.
         await checkpoint_if_cancelled()
-        if isinstance(operation, Accept) and operation.multishot:
+        if getattr(operation, "multishot", False):
             await _refuse_multishot()
         waiter = Waiter(self, operation)
         if not waiter.may_start():
@@ -153,7 +153,7 @@ class TrioPort:
         to be complete at once; None goes by its class.  It only matters for speed.
         """
         await checkpoint_if_cancelled()
-        if isinstance(operation, Accept) and operation.multishot:
+        if getattr(operation, "multishot", False):
             await _refuse_multishot()
         if patient is None:
             patient = isinstance(operation, _PATIENT)
