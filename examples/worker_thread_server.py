@@ -78,8 +78,9 @@ def serve(port: portio.Port) -> None:
         match done.operation:
             case portio.Accept() as accept:
                 if done.error is None:
-                    welcome(port, accept.result())
-                port.submit(accept)
+                    welcome(port, done.result())
+                if done.last:  # it has failed; the listener lives
+                    port.submit(accept)
             case portio.Recv() | portio.Send() if done.error is not None:
                 dismiss(done.key, done.error)
             case Receive() as receive if done.nbytes == 0:
@@ -121,7 +122,7 @@ def main(host: str = "127.0.0.1", number: str = "0", workers: str = "4") -> None
         for thread in threads:
             thread.start()
         # Several accepts wait, so that a burst of clients meets open doors.
-        port.submit(*(portio.Accept(key) for _ in range(16)))
+        port.submit(*(portio.Accept(key, multishot=True) for _ in range(16)))
         try:
             print("listening on {}:{}".format(*listener.getsockname()[:2]), flush=True)
             # A lock, and so a join, hears no Ctrl-C on Windows; a port does.  To this

@@ -24,6 +24,7 @@ from portio.operations import (
     Read,
     Recv,
     RecvFrom,
+    RecvMultishot,
     Send,
     SendFile,
     SendTo,
@@ -32,12 +33,14 @@ from portio.operations import (
     Timer,
     Write,
 )
+from portio.pools import BufferPool
 from portio.port import Port
 
 __all__ = [
     "Accept",
     "Address",
     "BackendUnavailableError",
+    "BufferPool",
     "Buffers",
     "Completion",
     "CompletionKey",
@@ -52,6 +55,7 @@ __all__ = [
     "Read",
     "Recv",
     "RecvFrom",
+    "RecvMultishot",
     "Send",
     "SendFile",
     "SendTo",

@@ -107,7 +107,7 @@ class Completion(Generic[T]):
     def last(self) -> bool:
         """Whether this is the operation's last completion.
 
-        False only when a multishot operation has more to come.
+        False only when a multishot operation has more to come (contract O16).
         """
         return self._outcome is None or not self._outcome.more
 

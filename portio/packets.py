@@ -45,12 +45,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from portio import errors
 from portio.completion import DROPPED, ERROR_MASK, Completion, Outcome
-from portio.engine import GENERATION, NUDGE, TOKENS, Engine
+from portio.engine import GENERATION, NUDGE, TOKENS
 from portio.keys import CompletionKey
 from portio.listening import listen
 from portio.operations.base import QUIET, UNQUEUED
 from portio.operations.sockets import Accept
 from portio.timeouts import FOREVER, Deadline, to_nanoseconds
+from portio.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +70,7 @@ BATCH = 64  # packets that a thread-bound port takes when it is asked for one
 NOTHING: Records = array("q")
 
 
-class PacketQueue(Engine):
+class PacketQueue(Turns):
     """A port as far as packets are concerned."""
 
     __slots__ = (
@@ -97,6 +98,7 @@ class PacketQueue(Engine):
         self._wakes_others = not self._owner  # rescued packets need a nudge
         #: Tokens of the accepts that closing has dropped.
         self._dropped_accepts: set[int] = set()
+        self._open_turns()
 
     # ---- taking packets ----
 
@@ -255,6 +257,10 @@ class PacketQueue(Engine):
             outcome.last = weakref.ref(completion)
             completion.nbytes = outcome.nbytes
             completion._outcome = outcome
+            if outcome.more:
+                if not self._take_turn(out, entry, completion):
+                    self._lose(token, completion)
+                return
         try:
             del pending[token]  # the claim
         except KeyError:
@@ -325,7 +331,7 @@ class PacketQueue(Engine):
         Whatever the caller has delivered or another thread has claimed by then is
         passed over when the records are looked at again.
         """
-        if not done and not records:
+        if not done and not records and not self._due:
             return
         item = (done[:], records[:])
         self._rescued[0:0] = (item,)
@@ -336,6 +342,8 @@ class PacketQueue(Engine):
 
     def _take_rescued(self, out: Completions, limit: int) -> None:
         with self._rescue_lock:
+            if self._due:
+                self._renew_all()
             while True:  # with a condition, its jump back may lie outside of the `with`
                 if len(out) >= limit or not self._rescued:
                     return
@@ -435,7 +443,7 @@ class PacketQueue(Engine):
             self._dropped_accepts.remove(token)
         except KeyError:
             return
-        if not status:
+        if not status & ERROR_MASK:
             socket.close(nbytes)
 
     def _lose(self, token: int, completion: Completion[Any]) -> None:

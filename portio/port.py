@@ -3,6 +3,7 @@
 A port is built in layers, each in a module with its own rules:
 
 - engine.py: the functions of the engine, tokens and entries;
+- turns.py: operations that complete many times;
 - packets.py: packets that leave the port, and those that are posted;
 - unqueued.py: waiting for one operation;
 - submission.py: how operations start.

@@ -39,6 +39,10 @@ void engine_flush(portio_port *port);
    whether the record still is that operation: check under the engine's lock. */
 void engine_cancel(portio_port *port, struct op *op, uint64_t token);
 
+/* With the port's lock held: an operation that was parked in its pool (op_pool.h) has a
+   buffer now, and goes on.  It may end in here. */
+void engine_lend(portio_port *port, struct op *op);
+
 /* With the port's lock held: turns what has finished without a system call
    into completions, by port_complete_locked.  Cheap when there is nothing. */
 void engine_harvest(portio_port *port);

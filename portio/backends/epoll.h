@@ -146,7 +146,8 @@ enum attempt {
     ATTEMPT_PROGRESS, /* a part is done, or a passing error: attempt again */
     ATTEMPT_BLOCKED,  /* an event will tell when to attempt again */
     ATTEMPT_LATER,    /* no event will tell: attempt again after a while */
-    ATTEMPT_HELP      /* it may sleep: a helper thread has to do it */
+    ATTEMPT_HELP,     /* it may sleep: a helper thread has to do it */
+    ATTEMPT_PARKED    /* its pool has no buffer, and will see that it goes on (engine_lend) */
 };
 
 /* op->phase */

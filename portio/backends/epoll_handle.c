@@ -71,10 +71,10 @@ static void handle_restore_flags(struct handle *handle)
 
 /* ---- the list of handles whose edge was not used up ---- */
 
-static void unfinished_add(portio_port *port, struct handle *handle)
+/* The port's lock is held. */
+static void unfinished_add_locked(portio_port *port, struct handle *handle)
 {
     struct engine *engine = port->engine;
-    port_lock(port);
     if (!handle->unfinished) {
         handle->unfinished = true;
         handle->next_unfinished = NULL;
@@ -90,7 +90,20 @@ static void unfinished_add(portio_port *port, struct handle *handle)
         if (!port->thread_bound || engine->notify >= 0)
             engine_wake(port);
     }
+}
+
+static void unfinished_add(portio_port *port, struct handle *handle)
+{
+    port_lock(port);
+    unfinished_add_locked(port, handle);
     port_unlock(port);
+}
+
+/* Its handle is still `ready`, so the next visit attempts it again.  It is not attempted
+   here, because this may happen under another handle's lock. */
+void engine_lend(portio_port *port, struct op *op)
+{
+    unfinished_add_locked(port, op->handle);
 }
 
 /* The port's lock is held. */
@@ -163,6 +176,26 @@ static void operation_give(portio_port *port, struct handle *handle, struct op *
     operation_fail(port, handle, op, error);
 }
 
+/* One attempt at a receive with a buffer of its pool, which it keeps only if there was
+   something to receive. */
+static enum attempt receive_attempt(portio_port *port, struct handle *handle, struct op *op)
+{
+    port_lock(port);
+    bool lent = pool_take(op);
+    port_unlock(port);
+    if (!lent)
+        return ATTEMPT_PARKED;
+    enum attempt result = io_attempt(port->engine, handle, op);
+    if (result == ATTEMPT_BLOCKED) {
+        port_lock(port);
+        struct op *heir = pool_give(op);
+        if (heir != NULL)
+            engine_lend(port, heir);
+        port_unlock(port);
+    }
+    return result;
+}
+
 /* Attempts an operation until it ends or cannot go on.  False: the budget is
    used up. */
 static bool operation_carry(portio_port *port, struct handle *handle, struct op *op,
@@ -175,7 +208,8 @@ static bool operation_carry(portio_port *port, struct handle *handle, struct op 
     while (*budget > 0) {
         --*budget;
         int error = 0;
-        switch (io_attempt(engine, handle, op)) {
+        switch (op->pool != NULL ? receive_attempt(port, handle, op)
+                                 : io_attempt(engine, handle, op)) {
         case ATTEMPT_PROGRESS:
             continue;
         case ATTEMPT_COMPLETE:
@@ -193,6 +227,8 @@ static bool operation_carry(portio_port *port, struct handle *handle, struct op 
             break;
         case ATTEMPT_HELP:
             operation_give(port, handle, op);
+            return true;
+        case ATTEMPT_PARKED:
             return true;
         }
         if (error != 0)

@@ -267,7 +267,8 @@ static int operation_prepare(struct op *op)
         break;
     default:
         transfer_begin(op);
-        op->phase = op_is_readiness_probe(op) ? PHASE_POLL : PHASE_DIRECT;
+        /* A receive with a pool is lent a buffer when there is data, and not before. */
+        op->phase = op_is_readiness_probe(op) || op->pool != NULL ? PHASE_POLL : PHASE_DIRECT;
         break;
     }
     return 0;

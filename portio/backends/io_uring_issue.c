@@ -43,6 +43,8 @@ static void prepare_message(struct uring_sqe *sqe, struct op *op, bool sends)
        goes out (seen with Unix sockets on 6.18). */
     if (sends && op->handle->type == PORTIO_DATAGRAM_SOCKET)
         sqe->op_flags |= MSG_DONTWAIT;
+    if (op->pool != NULL)
+        sqe->op_flags |= MSG_DONTWAIT; /* or it would wait, and keep the buffer */
     if (plain) {
         sqe->opcode = sends ? URING_SEND : URING_RECV;
         sqe->address = address_of(op->buffer);

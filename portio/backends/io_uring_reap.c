@@ -26,7 +26,8 @@ void uring_finish(portio_port *port, struct op *op)
                           memory_order_relaxed);
     port_complete_locked(port, op);
     /* The one behind it on a stream; in a closing handle it was cancelled. */
-    if (next == NULL || handle->closing || next->waits || atomic_load(&next->state) != OP_QUEUED)
+    if (next == NULL || handle->closing || next->waits || next->parked ||
+        atomic_load(&next->state) != OP_QUEUED)
         return;
     if (handle_is_same(handle)) {
         uring_issue(port, next);
@@ -87,6 +88,20 @@ static void issue_rest(portio_port *port, struct op *op)
         finish_with(port, op, EBADF);
 }
 
+void engine_lend(portio_port *port, struct op *op)
+{
+    issue_rest(port, op);
+}
+
+/* There is data for a receive with a pool. */
+static void receive_pooled(portio_port *port, struct op *op)
+{
+    if (pool_take(op))
+        issue_rest(port, op);
+    else
+        atomic_store(&op->state, OP_QUEUED); /* parked: engine_lend goes on */
+}
+
 static void sendfile_advance(portio_port *port, struct op *op, int32_t result)
 {
     if (result < 0) {
@@ -127,6 +142,9 @@ static void again_when_ready(portio_port *port, struct op *op)
         finish_with(port, op, EAGAIN); /* a source that is no file, SO_SNDTIMEO */
         return;
     }
+    struct op *heir = op->pool != NULL ? pool_give(op) : NULL;
+    if (heir != NULL)
+        engine_lend(port, heir);
     if (op->handle->type == PORTIO_FILE) {
         op->phase = PHASE_ASYNC;
     } else if (op->handle->family == AF_UNIX && op->address != NULL) {
@@ -177,7 +195,10 @@ static void operation_advance(portio_port *port, struct op *op, int32_t result)
             finish_with(port, op, ECANCELED);
         } else {
             op->phase = PHASE_DIRECT;
-            issue_rest(port, op);
+            if (op->pool != NULL)
+                receive_pooled(port, op);
+            else
+                issue_rest(port, op);
         }
         return;
     }

@@ -9,6 +9,7 @@
      iocp_get.c        packets: posting, taking, waiting for one operation
      iocp_operation.c  the life of an operation: submission, queues, steps
      iocp_cancel.c     the end of operations before their time
+     iocp_turn.c       the next turn of a multishot operation
      iocp_handle.c     the handles of a port, and how they come and go
      iocp_socket.c     the kinds of operation on sockets
      iocp_file.c       the kinds of operation on files and pipes
@@ -39,6 +40,7 @@
      HELPED   a thread of the system's pool works on it
      TIMED    in the heap of timers
      DONE     complete; its packet is queued, or it waits for portio_wait
+     TURN     multishot, between two turns (op_turn.h)
    On a stream only the head of a direction's queue is ever with the system, so
    transfers that take several steps cannot interleave, and cancelling one that
    waits takes nothing from the wire.
@@ -66,7 +68,9 @@
 
 struct handle;
 
-enum op_state { OP_FREE, OP_QUEUED, OP_CLAIMED, OP_ISSUED, OP_HELPED, OP_TIMED, OP_DONE };
+enum op_state {
+    OP_FREE, OP_QUEUED, OP_CLAIMED, OP_ISSUED, OP_HELPED, OP_TIMED, OP_DONE, OP_TURN
+};
 
 enum calling { CALL_OVER, CALL_RUNS, CALL_OVERTAKEN };
 
@@ -74,6 +78,7 @@ struct op {
     OVERLAPPED overlapped; /* first: a packet's pointer is the record's */
     portio_port *port;     /* whose record it is, for ever */
     uint64_t token;
+    uint64_t turns;  /* multishot: how many are over */
     struct op *next; /* on the queue of its handle, or on the port's stash */
     struct op *previous;
     struct handle *handle;
@@ -93,6 +98,11 @@ struct op {
     int64_t argument;  /* as in the request; of Read and Write it advances */
     void *buffer;      /* advances as bytes are moved */
     uint64_t length;   /* what is left: bytes, or vectors when PORTIO_VECTORED */
+    struct portio_pool *pool; /* op_pool.h, under the port's lock; NULL: buffer is its own */
+    struct op *next_parked; /* in its pool, or among the heirs of the port */
+    struct op *previous_parked;
+    uint32_t lent;     /* the number of its buffer plus one; 0: none */
+    bool parked;       /* it has data, and waits for a buffer; its state is QUEUED */
     void *address;
     uint32_t *address_length;
     int64_t file;      /* SendFile: the source */
@@ -113,6 +123,8 @@ struct op {
 _Static_assert(offsetof(struct op, overlapped) == 0, "a packet's pointer is the record's");
 
 #include "op_list.h"
+#include "op_pool.h"
+#include "op_turn.h"
 #include "op_window.h"
 
 struct handle {
@@ -187,6 +199,7 @@ struct portio_port {
     struct handles handles;
     struct op_list stash;  /* complete, but the system could not queue the packet */
     volatile LONG stashed; /* a hint that there are some */
+    struct op *heirs;      /* receives that were lent a buffer, and claimed: see iocp_turn.c */
     struct timers timers;
 };
 
@@ -286,6 +299,18 @@ static inline bool op_is_unqueued(const struct op *op)
 {
     return (op->flags & PORTIO_UNQUEUED) != 0;
 }
+
+/* iocp_turn.c */
+/* The request of a multishot operation is what the door allows.  Lock held. */
+bool multishot_is_valid(const portio_request *request, const struct handle *handle);
+void multishot_begin(struct op *op, const portio_request *request); /* lock held */
+/* An operation with a pool has ended: what it had is the next one's.  Lock held; the
+   caller runs the heirs when it is released. */
+void pool_pass_on(portio_port *port, struct op *op);
+void heirs_run(portio_port *port);
+/* True: a receive with a pool has a buffer.  False: it is parked, and not the caller's
+   any more; or it is complete, which `done` tells. */
+bool pool_borrow(portio_port *port, struct op *op, bool *done);
 
 /* iocp_cancel.c */
 void ops_cancel_all(portio_port *port);

@@ -14,6 +14,8 @@ static bool op_cancel_locked(portio_port *port, struct op *op)
     case OP_QUEUED:
         /* It stays on the queue until it is complete: the head's successor is
            found there. */
+        if (op->parked)
+            pool_unpark(op); /* before it is claimed: it must not become an heir */
         break;
     case OP_ISSUED:
         if (op->handle != NULL && !op->handle->abandoned)
@@ -37,7 +39,9 @@ int portio_cancel(portio_port *port, uint64_t token)
     struct op *op = slots_find(&port->slots, token);
     if (refused == 0 && op != NULL) {
         port_lock(port);
-        bool pending = op->token == token && op->state != OP_FREE && op->state != OP_DONE;
+        /* One that is multishot finds it when it goes on. */
+        bool pending = op_is_meant(op, token) && op->state != OP_FREE &&
+                       (op->state != OP_DONE || (op->flags & PORTIO_MULTISHOT) != 0);
         bool claimed = pending && op_cancel_locked(port, op);
         port_unlock(port);
         if (claimed)
@@ -53,7 +57,7 @@ void ops_cancel_all(portio_port *port)
     for (uint32_t slot = 1; slot < count; slot++) {
         struct op *op = slots_at(&port->slots, slot);
         port_lock(port);
-        bool pending = op->state != OP_FREE && op->state != OP_DONE;
+        bool pending = op->state != OP_FREE && op->state != OP_DONE && op->state != OP_TURN;
         bool claimed = pending && op_cancel_locked(port, op);
         port_unlock(port);
         if (claimed)

@@ -62,6 +62,13 @@ void record_fill(struct op *op, portio_completion *record)
     record->token = op->token;
     record->nbytes = op->nbytes;
     record->status = (int64_t)op->error;
+    if (op_goes_on(op)) {
+        record->status |= (int64_t)PORTIO_MORE << 32;
+        if (op->pool != NULL)
+            record->nbytes |= (int64_t)(op->lent - 1) << 32;
+        op->state = OP_TURN;
+        return;
+    }
     op->state = OP_FREE; /* from here on Python may use the slot again */
 }
 
@@ -69,7 +76,7 @@ void record_fill(struct op *op, portio_completion *record)
 static struct op *queue_claim(struct handle *handle, enum direction direction)
 {
     struct op *head = handle->queue[direction].head;
-    if (head == NULL || head->state != OP_QUEUED)
+    if (head == NULL || head->state != OP_QUEUED || head->parked)
         return NULL;
     head->state = OP_CLAIMED;
     return head;
@@ -88,7 +95,11 @@ static struct op *op_leave(portio_port *port, struct op *op)
         op_list_remove(&handle->queue[direction], op);
         next = queue_claim(handle, direction);
     }
-    handle_leave_locked(port, handle);
+    if (!op_goes_on(op)) {
+        handle_leave_locked(port, handle);
+        if (op->pool != NULL)
+            pool_pass_on(port, op);
+    }
     return next;
 }
 
@@ -124,6 +135,7 @@ static struct op *op_finish(portio_port *port, struct op *op)
         port_wake_closer(port);
     else if (queued)
         op_queue(port, op);
+    heirs_run(port);
     return next;
 }
 
@@ -237,6 +249,7 @@ bool op_arrive(portio_port *port, struct op *op, struct op_answer answer,
     port_unlock(port);
     if (closing)
         port_wake_closer(port);
+    heirs_run(port);
     op_run(port, next);
     return !closing;
 }
@@ -333,8 +346,12 @@ static int request_check(portio_port *port, const portio_request *request)
         return PORTIO_INVALID;
     if (request->kind < PORTIO_ACCEPT || request->kind > PORTIO_TIMER)
         return PORTIO_INVALID;
-    if (request->kind != PORTIO_TIMER && handles_find(&port->handles, request->handle) == NULL)
+    const struct handle *handle = NULL;
+    if (request->kind != PORTIO_TIMER &&
+        (handle = handles_find(&port->handles, request->handle)) == NULL)
         return PORTIO_NO_HANDLE;
+    if ((request->flags & PORTIO_MULTISHOT) != 0 && !multishot_is_valid(request, handle))
+        return PORTIO_INVALID;
     if ((request->flags & PORTIO_UNQUEUED) != 0 && !events_make(op))
         return PORTIO_NO_MEMORY;
     return 0;
@@ -344,6 +361,7 @@ static void op_begin(portio_port *port, const portio_request *request)
 {
     struct op *op = slots_find(&port->slots, request->token);
     op->token = request->token;
+    op->turns = 0;
     op->overlapped.Internal = NT_PENDING; /* for ops_collect */
     op->handle = NULL;
     op->next = op->previous = NULL;
@@ -362,6 +380,10 @@ static void op_begin(portio_port *port, const portio_request *request)
     op->address = request->address;
     op->address_length = request->address_length;
     op->file = request->file;
+    op->pool = NULL;
+    op->parked = false;
+    if ((request->flags & PORTIO_MULTISHOT) != 0)
+        multishot_begin(op, request);
     op->state = OP_CLAIMED;
     if (op_is_unqueued(op))
         ResetEvent(op->done_event);

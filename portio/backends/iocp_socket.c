@@ -272,6 +272,10 @@ static bool connect_settle(struct op *op, uint32_t error)
 
 /* ---- receiving and sending ---- */
 
+/* The steps of a receive with a pool: one of no bytes, which is over when there is data
+   or the end, and the real one, with a buffer. */
+enum { PHASE_LOOK, PHASE_TAKE };
+
 static enum step receive_step(portio_port *port, struct op *op)
 {
     SOCKET socket = socket_of(op);
@@ -285,8 +289,15 @@ static enum step receive_step(portio_port *port, struct op *op)
     }
     if (stream)
         socket_note_connection(op->handle);
-    DWORD count = transfer_buffers(op, buffers, stream ? TRANSFER_VECTORS : DATAGRAM_VECTORS,
-                                   stream ? RECEIVE_MOST : UINT32_MAX);
+    bool done = false;
+    DWORD count = 1;
+    if (op->pool != NULL && op->phase == PHASE_LOOK)
+        buffers[0] = (WSABUF){0, NULL};
+    else if (op->pool != NULL && !pool_borrow(port, op, &done))
+        return done ? STEP_DONE : STEP_ISSUED;
+    else
+        count = transfer_buffers(op, buffers, stream ? TRANSFER_VECTORS : DATAGRAM_VECTORS,
+                                 stream ? RECEIVE_MOST : UINT32_MAX);
     op->message_flags = (DWORD)op->argument;
     op_overlapped(op, 0);
     int failed;
@@ -310,6 +321,10 @@ static bool receive_settle(struct op *op, uint32_t error, DWORD bytes)
     }
     if (error == WSAEDISCON || error == WSAESHUTDOWN)
         error = 0; /* the end of the stream */
+    if (op->pool != NULL && op->phase == PHASE_LOOK && error == 0) {
+        op->phase = PHASE_TAKE;
+        return false;
+    }
     op->nbytes += bytes;
     op->error = error;
     bool whole = (op->argument & (MSG_WAITALL | MSG_PEEK | MSG_OOB)) == MSG_WAITALL;

@@ -38,6 +38,7 @@ class Library(Protocol):
     PORTIO_VECTORED: int
     PORTIO_DATA_ONLY: int
     PORTIO_QUIET: int
+    PORTIO_MULTISHOT: int
 
     PORTIO_MORE: int
 
@@ -76,6 +77,10 @@ class Library(Protocol):
     portio_submit: Callable[[CData, CData, int], int]
     portio_submit_one: Callable[[CData, int, int, int, int, CData, int, int], int]
     portio_skipped: Callable[[CData, int], int]
+    portio_pool_create: Callable[[CData, int, int], CData]
+    portio_pool_free: Callable[[CData], object]
+
+    portio_renew: Callable[[CData, int], int]
     portio_cancel: Callable[[CData, int], int]
     portio_flush: Callable[[CData], int]
 

@@ -22,12 +22,14 @@ enum op_state {
     OP_STARTING, /* a thread in portio_submit owns it */
     OP_QUEUED,   /* on its handle's queue, waits for its turn (engine's lock) */
     OP_ISSUED,   /* the system, or a helper thread, works on it (engine's lock) */
-    OP_DONE      /* complete: in the packet queue, or waiting for portio_wait
+    OP_DONE,     /* complete: in the packet queue, or waiting for portio_wait
                     (the port's lock) */
+    OP_TURN      /* multishot, between two turns: see op_turn.h (the port's lock) */
 };
 
 struct op {
     uint64_t token;
+    uint64_t turns;  /* multishot: how many are over */
     struct op *next; /* an operation is on at most one list at a time */
     struct op *previous;
     struct handle *handle;
@@ -47,6 +49,11 @@ struct op {
     int64_t argument;
     void *buffer;    /* advances as bytes are moved */
     uint64_t length; /* what is left: bytes, or vectors when PORTIO_VECTORED */
+    struct portio_pool *pool; /* op_pool.h, under the port's lock; NULL: buffer is its own */
+    struct op *next_parked;
+    struct op *previous_parked;
+    uint32_t lent;   /* the number of its buffer plus one; 0: none */
+    bool parked;     /* it has data, and waits for a buffer */
     void *address;
     uint32_t *address_length;
     int64_t file;    /* SendFile: the source; else unused */
@@ -78,5 +85,7 @@ struct op {
 };
 
 #include "op_list.h"
+#include "op_pool.h"
+#include "op_turn.h"
 
 #endif

@@ -140,6 +140,15 @@ int64_t portio_system_handle(portio_port *port)
 
 /* ---- operations ---- */
 
+static bool multishot_is_valid(const portio_request *request, const struct handle *handle)
+{
+    if ((request->flags & (PORTIO_UNQUEUED | PORTIO_QUIET | PORTIO_VECTORED)) != 0)
+        return false;
+    return request->kind == PORTIO_ACCEPT ||
+           (request->kind == PORTIO_RECV && request->buffer != NULL &&
+            handle->type == PORTIO_STREAM_SOCKET);
+}
+
 static int request_check(portio_port *port, const portio_request *request)
 {
     struct op *op = slots_find(&port->slots, request->token);
@@ -149,9 +158,12 @@ static int request_check(portio_port *port, const portio_request *request)
         return PORTIO_INVALID;
     if (request->kind < PORTIO_ACCEPT || request->kind > PORTIO_TIMER)
         return PORTIO_INVALID;
+    const struct handle *handle = NULL;
     if (request->kind != PORTIO_TIMER &&
-        handles_find(&port->handles, request->handle) == NULL)
+        (handle = handles_find(&port->handles, request->handle)) == NULL)
         return PORTIO_NO_HANDLE;
+    if ((request->flags & PORTIO_MULTISHOT) != 0 && !multishot_is_valid(request, handle))
+        return PORTIO_INVALID;
     return 0;
 }
 
@@ -159,6 +171,7 @@ static void operation_begin(portio_port *port, const portio_request *request)
 {
     struct op *op = slots_find(&port->slots, request->token);
     op->token = request->token;
+    op->turns = 0;
     op->next = op->previous = NULL;
     op->handle = NULL;
     op->kind = (uint8_t)request->kind;
@@ -178,6 +191,13 @@ static void operation_begin(portio_port *port, const portio_request *request)
     op->address = request->address;
     op->address_length = request->address_length;
     op->file = request->file;
+    op->pool = NULL;
+    if ((request->flags & PORTIO_MULTISHOT) != 0 && request->kind == PORTIO_RECV) {
+        op->pool = request->buffer;
+        op->length = op->pool->size;
+        op->lent = 0;
+        op->parked = false;
+    }
     if (request->kind != PORTIO_TIMER) {
         op->handle = handles_find(&port->handles, request->handle);
         op->handle->pending++;
@@ -264,10 +284,12 @@ void port_cancel_token(portio_port *port, uint64_t token)
     port_lock(port);
     struct op *op = slots_find(&port->slots, token);
     bool pending = false;
-    if (op != NULL && op->token == token) {
+    if (op != NULL && op_is_meant(op, token)) {
         enum op_state state = (enum op_state)atomic_load(&op->state);
         pending = state == OP_STARTING || state == OP_QUEUED || state == OP_ISSUED;
-        if (pending)
+        token = op->token;
+        /* A multishot operation between two turns finds it when it goes on. */
+        if (pending || (op->flags & PORTIO_MULTISHOT))
             atomic_store(&op->cancel_wanted, true);
     }
     port_unlock(port);

@@ -102,9 +102,13 @@ void port_balance(portio_port *port)
 
 void port_complete_locked(portio_port *port, struct op *op)
 {
-    if (op->handle != NULL)
+    if (op->handle != NULL && !op_goes_on(op)) {
         port_handle_leave_locked(port, op->handle);
-    port->active--;
+        struct op *heir = op->pool != NULL ? pool_leave(op) : NULL;
+        if (heir != NULL)
+            engine_lend(port, heir);
+    }
+    port->active--; /* a closing port does not wait for a turn that nobody may begin */
     op->skipped = op->starting && op->error == 0;
     if (op->skipped) {
         /* portio_submit_one says so, under the lock; until then nobody can use

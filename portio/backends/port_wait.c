@@ -36,6 +36,13 @@ static void record_packet(struct op *op, portio_completion *record)
     record->token = op->token;
     record->nbytes = op->nbytes;
     record->status = (int64_t)(uint32_t)op->error;
+    if (op_goes_on(op)) {
+        record->status |= (int64_t)PORTIO_MORE << 32;
+        if (op->pool != NULL)
+            record->nbytes |= (int64_t)(op->lent - 1) << 32;
+        atomic_store_explicit(&op->state, OP_TURN, memory_order_release);
+        return;
+    }
     /* From here on Python may use the slot for another operation. */
     atomic_store_explicit(&op->state, OP_FREE, memory_order_release);
 }

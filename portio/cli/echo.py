@@ -110,10 +110,10 @@ class _Connection:
 
 
 class _Accept(portio.Accept):
-    """Accepts one connection after another; `pause` follows an accept that failed."""
+    """Accepts one connection after another, until that fails; then comes `pause`."""
 
     def __init__(self, listener: portio.CompletionKey) -> None:
-        super().__init__(listener)
+        super().__init__(listener, multishot=True)
         self.pause = _Pause(self)
 
 
@@ -219,7 +219,7 @@ class _Server:
     def _follow_accept(
         self, accept: _Accept, done: portio.Completion[Any], batch: list[portio.Operation[Any]]
     ) -> None:
-        """Welcome a client, and accept the next; or find out when to try again."""
+        """Welcome a client; or find out when to try again."""
         match done.error:
             case None:
                 client: socket.socket = done.result()
@@ -232,7 +232,6 @@ class _Server:
                     self.connections.add(connection)
                     batch.append(connection.receive)
                 accept.pause.seconds = SHORTEST_PAUSE
-                batch.append(accept)
             case ConnectionAbortedError():  # gone before it was accepted
                 batch.append(accept)
             case error:

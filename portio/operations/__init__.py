@@ -5,6 +5,7 @@
 
 from portio.operations.base import Operation
 from portio.operations.files import Read, Sync, Write
+from portio.operations.multishot import RecvMultishot
 from portio.operations.sockets import (
     Accept,
     Connect,
@@ -24,6 +25,7 @@ __all__ = [
     "Read",
     "Recv",
     "RecvFrom",
+    "RecvMultishot",
     "Send",
     "SendFile",
     "SendTo",

@@ -187,6 +187,10 @@ class Operation(Generic[T]):
         """The same with all fields of a portio_request, where `_prepare` gives no entry."""
         raise NotImplementedError
 
+    def _next_turn(self, entry: Entry, token: int) -> Entry:
+        """The entry for the next turn of a multishot operation (turns.py)."""
+        raise NotImplementedError
+
     def __repr__(self) -> str:
         state = " pending" if getattr(self, "_entry", None) is not None else ""
         key = getattr(self, "key", None)

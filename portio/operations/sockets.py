@@ -18,6 +18,7 @@ from portio.keys import descriptor_of
 from portio.operations import numbers
 from portio.operations.base import (
     LARGEST,
+    QUEUED,
     ExtendedOperation,
     Operation,
     Prepared,
@@ -50,15 +51,26 @@ class Accept(Operation["socket.socket"]):
     The result is a new socket with the listener's family and type.  It is not
     inheritable and not associated, and from the moment that the completion leaves
     the port it is the program's to close.
+
+    With `multishot` one submission takes one connection after the other, and gives a
+    completion for each, until an error or `cancel` ends it: that is its last completion
+    (`Completion.last`), and until then the operation is pending.  The next connection is
+    taken when the completion before has left the port; what comes meanwhile waits in
+    the listener's backlog.  Such an operation is neither quiet nor submitted with
+    ``queued=False``: ValueError.
     """
 
-    __slots__ = ()
+    __slots__ = ("multishot",)
 
     key: CompletionKey
     label = "portio.Accept"
 
-    def __init__(self, key: CompletionKey) -> None:
+    #: Whether it takes connections until it is ended.
+    multishot: bool
+
+    def __init__(self, key: CompletionKey, *, multishot: bool = False) -> None:
         self.key = key
+        self.multishot = multishot
         self._entry = None
 
     def _prepare(self, port: UnqueuedOperations, token: int, mode: int) -> Prepared:
@@ -71,8 +83,18 @@ class Accept(Operation["socket.socket"]):
             raise unusable_key(self, port, "a socket")
         settle = _Accepting(key.accepting_form()).settle
         entry = self, key, settle, None, token, port, mode
-        request = port._native, numbers.ACCEPT, mode, key._id, token, port._null, 0, 0
+        flags = mode
+        if self.multishot:
+            flags |= numbers.MULTISHOT
+            if mode != QUEUED:
+                raise ValueError("a multishot operation is neither quiet nor queued=False")
+        request = port._native, numbers.ACCEPT, flags, key._id, token, port._null, 0, 0
         return entry, request
+
+    def _next_turn(self, entry: Entry, token: int) -> Entry:
+        _, key, _, _, _, port, mode = entry
+        assert key is not None
+        return self, key, _Accepting(key.accepting_form()).settle, None, token, port, mode
 
 
 class Connect(ExtendedOperation[None]):

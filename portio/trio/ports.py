@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import trio
 from outcome import Error, Value, acapture
@@ -114,12 +114,15 @@ class TrioPort:
     async def run(self, operation: Operation[T]) -> T:
         """Starts an operation, waits for its completion, and gives the result.
 
-        Raises what `Port.submit` raises, and the error that the operation completes
-        with.  When the waiting task is cancelled, so is the operation; `Cancelled`
+        Raises what `Port.submit` raises, ValueError for a multishot operation (`submit`
+        and `get` are for those), and the error that the operation completes with.  When
+        the waiting task is cancelled, so is the operation; `Cancelled`
         is raised only if it is then completed as cancelled.  A checkpoint, always.
         """
         # The steps of `complete`, whose coroutine would be a twentieth of the time.
         await checkpoint_if_cancelled()
+        if getattr(operation, "multishot", False):
+            await _refuse_multishot()
         waiter = Waiter(self, operation)
         if not waiter.may_start():
             return (await self._complete_watching(operation, None)).result()
@@ -150,6 +153,8 @@ class TrioPort:
         to be complete at once; None goes by its class.  It only matters for speed.
         """
         await checkpoint_if_cancelled()
+        if getattr(operation, "multishot", False):
+            await _refuse_multishot()
         if patient is None:
             patient = isinstance(operation, _PATIENT)
         waiter = Waiter(self, operation)
@@ -307,6 +312,11 @@ class TrioPort:
         error = PortClosedError(errno.EBADF, text)
         error.__cause__ = self._cause
         return error
+
+
+async def _refuse_multishot() -> NoReturn:
+    await cancel_shielded_checkpoint()
+    raise ValueError("a multishot operation has many completions: use submit and get")
 
 
 class Waiter:

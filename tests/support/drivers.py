@@ -40,6 +40,9 @@ class Driver(ABC):
         # hide a library that does not (O3).
         self._started: set[int] = set()
         self._quiet: set[int] = set()
+        # Multishot ones that have ended: another worker may still bring one of their
+        # completions that it took before the last.
+        self._overtaken: set[int] = set()
         self._waiting: deque[Packet] = deque()
         self._barrier = portio.CompletionKey("barrier")
 
@@ -181,10 +184,14 @@ class Driver(ABC):
             return
         if id(packet.operation) in self._quiet and packet.error is not None:
             self._quiet.discard(id(packet.operation))
-        elif id(packet.operation) not in self._started:
+        elif id(packet.operation) not in self._started and (
+            packet.last or id(packet.operation) not in self._overtaken
+        ):
             raise AssertionError(f"a completion without a start, or a second one: {packet!r}")
         if packet.last:
             self._started.discard(id(packet.operation))
+            if getattr(packet.operation, "multishot", False):
+                self._overtaken.add(id(packet.operation))
 
     def _is_barrier(self, packet: Packet) -> bool:
         return packet.operation is None and packet.key is self._barrier

@@ -49,7 +49,8 @@ class TrioRun(Driver):
     # For the test.
 
     def submit(self, *operations: portio.Operation[Any], queued: bool = True) -> None:
-        if not queued or len(operations) != 1 or self._token is None:
+        many = len(operations) != 1 or getattr(operations[0], "multishot", False)
+        if not queued or many or self._token is None:
             super().submit(*operations, queued=queued)
             self._in_run(lambda: None)  # what was submitted lazily is handed over now
             return

@@ -54,6 +54,26 @@ async def test_results_and_errors(trio_port: MakePort, net: Net) -> None:
 
 
 @in_trio
+async def test_many_completions(trio_port: MakePort, net: Net) -> None:
+    """They are taken with get; who awaits an operation waits for one completion."""
+    async with trio_port() as port:
+        listener = net.listener()
+        accept = portio.Accept(port.associate(listener), multishot=True)
+        for wait in (port.run, port.complete):
+            with pytest.raises(ValueError, match="multishot"), assert_checkpoints():
+                await wait(accept)
+        assert not accept.pending
+        port.submit(accept)
+        for _ in range(3):
+            net.client(listener)
+            done = await port.get()
+            net.own(done.result())
+            assert not done.last
+        accept.cancel()
+        assert (await port.get()).last
+
+
+@in_trio
 async def test_misuse(trio_port: MakePort, net: Net) -> None:
     async with trio_port() as port:
         key = port.associate(net.pair()[0])

@@ -29,6 +29,7 @@ class Receive(portio.Recv):
 def results(key: portio.CompletionKey, file: portio.File) -> None:
     buffer = bytearray(1)
     assert_type(portio.Accept(key).result(), socket.socket)
+    assert_type(portio.Accept(key, multishot=True).result(), socket.socket)
     assert_type(portio.Connect(key, ("127.0.0.1", 80)).result(), None)
     assert_type(portio.Recv(key, buffer).result(), int)
     assert_type(portio.Send(key, b"x", socket.MSG_DONTROUTE).result(), int)
@@ -110,6 +111,7 @@ def buffers(key: portio.CompletionKey) -> None:
     portio.Send(key, "text")  # type: ignore[arg-type]
     portio.Send(key, 5)  # type: ignore[arg-type]
     portio.Connect(key, 5)  # type: ignore[arg-type]
+    portio.Accept(key, True)  # type: ignore[call-arg]
 
 
 def ports() -> None:

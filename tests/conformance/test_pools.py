@@ -1,0 +1,316 @@
+"""O17 pools: receives that go on, and are lent a buffer when there is data for them."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import portio
+from support.drivers import Driver
+from support.net import STREAMS, Net, pattern, reset
+from support.threads import Background
+from support.watch import LIMIT
+
+MakePort = Callable[..., portio.Port]
+
+
+def take(port: portio.Port) -> portio.Completion[Any]:
+    done = port.get(LIMIT)
+    assert done is not None
+    return done
+
+
+def cancelled(done: portio.Completion[Any]) -> bool:
+    return type(done.error) is portio.OperationCancelledError
+
+
+def what_is_left(ours: socket.socket) -> bytes:
+    """What nobody has received yet."""
+    ours.setblocking(False)
+    left = b""
+    with contextlib.suppress(BlockingIOError):
+        while piece := ours.recv(65536):
+            left += piece
+    return left
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("family", STREAMS)
+def test_o17_pieces_and_the_end(driver: Driver, net: Net, family: str) -> None:
+    ours, peer = net.pair(family)
+    pool = portio.BufferPool(driver.port, 2, 64)
+    receive = portio.RecvMultishot(driver.associate(ours, "data"), pool)
+    driver.submit(receive)
+    kept = []
+    for number in range(10):
+        peer.sendall(b"piece %d" % number)
+        done = driver.wait_for(receive)
+        assert not done.last
+        assert receive.pending
+        assert done.key is receive.key
+        assert done.key.data == "data"
+        assert done.nbytes == len(done.result())
+        kept.append(done.result())
+    assert kept == [b"piece %d" % number for number in range(10)]  # they are ours
+    driver.assert_quiet()
+    peer.close()
+    done = driver.wait_for(receive)
+    assert done.last
+    assert not receive.pending
+    assert (done.nbytes, done.result(), receive.result()) == (0, b"", b"")
+
+
+@pytest.mark.core
+def test_o17_a_stream_that_is_longer_than_the_pool(port: portio.Port, net: Net) -> None:
+    ours, peer = net.pair()
+    pool = portio.BufferPool(port, 3, 1000)
+    receive = portio.RecvMultishot(port.associate(ours), pool)
+    port.submit(receive)
+    sent = pattern(300_000)
+
+    def send() -> None:
+        peer.sendall(sent)
+        peer.shutdown(socket.SHUT_WR)
+
+    received = bytearray()
+    with Background(send):
+        while not (done := take(port)).last:
+            assert 0 < done.nbytes <= 1000
+            received += done.result()
+    assert done.result() == b""
+    assert received == sent
+
+
+@pytest.mark.core
+def test_o17_what_was_there_before(driver: Driver, net: Net) -> None:
+    """Data, and an end, that have arrived before the operation is submitted."""
+    ours, peer = net.pair()
+    peer.sendall(b"early")
+    peer.shutdown(socket.SHUT_WR)
+    receive = portio.RecvMultishot(driver.associate(ours), portio.BufferPool(driver.port, 1, 16))
+    driver.submit(receive)
+    assert driver.wait_for(receive).result() == b"early"
+    done = driver.wait_for(receive)
+    assert done.last
+    assert done.result() == b""
+
+
+@pytest.mark.core
+def test_o17_idle_receives_need_no_buffer(driver: Driver, net: Net) -> None:
+    """One buffer serves them all, as long as they take turns."""
+    pool = portio.BufferPool(driver.port, 1, 64)
+    pairs = [net.pair() for _ in range(30)]
+    receives = [portio.RecvMultishot(driver.associate(ours), pool) for ours, _ in pairs]
+    driver.submit(*receives)
+    driver.assert_quiet()
+    for round_ in range(3):
+        for (_, peer), receive in zip(pairs, receives, strict=True):
+            peer.sendall(b"%d" % round_)
+            assert driver.wait_for(receive).result() == b"%d" % round_
+    for receive in receives:
+        driver.cancel(receive)
+    assert all(cancelled(done) for done in driver.wait_for_all(receives))
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("buffers", [1, 3])
+def test_o17_exhaustion_is_waited_out(driver: Driver, net: Net, buffers: int) -> None:
+    """All have data at the same time: each gets its buffer when one comes back."""
+    pool = portio.BufferPool(driver.port, buffers, 8)
+    pairs = [net.pair() for _ in range(20)]
+    receives = [portio.RecvMultishot(driver.associate(ours), pool) for ours, _ in pairs]
+    for number, (_, peer) in enumerate(pairs):
+        peer.sendall(b"%08d" % number * 3)
+    driver.submit(*receives)
+    received = dict.fromkeys(map(id, receives), b"")
+    for done in driver.take(3 * len(pairs)):
+        assert not done.last
+        received[id(done.operation)] += done.result()
+    for number, receive in enumerate(receives):
+        assert received[id(receive)] == b"%08d" % number * 3
+    driver.assert_quiet()
+    for receive in receives:
+        driver.cancel(receive)
+    assert all(cancelled(done) for done in driver.wait_for_all(receives))
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("end", ["cancel", "key"])
+def test_o17_o6_the_end_of_one_that_waits_for_a_buffer(
+    port: portio.Port, net: Net, end: str
+) -> None:
+    """It loses no data, and takes no buffer along."""
+    pool = portio.BufferPool(port, 1, 8)
+    for _ in range(5):
+        pairs = [net.pair() for _ in range(4)]
+        receives = [portio.RecvMultishot(port.associate(ours), pool) for ours, _ in pairs]
+        for _, peer in pairs:
+            peer.sendall(b"12345678")
+        port.submit(*receives)
+        got = dict.fromkeys(map(id, receives), b"")
+        for receive in receives[1:]:
+            receive.cancel() if end == "cancel" else receive.key.close()
+        left = len(receives) - 1
+        while left:  # of the first a completion may be among them
+            done = take(port)
+            got[id(done.operation)] += done.result() if done.error is None else b""
+            assert not done.last or cancelled(done)
+            left -= done.last
+        while got[id(receives[0])] != b"12345678":  # it has its buffer by now
+            got[id(receives[0])] += take(port).result()
+        receives[0].cancel()
+        assert cancelled(take(port))
+        for (ours, _), receive in zip(pairs, receives, strict=True):
+            if ours.fileno() >= 0:
+                assert got[id(receive)] + what_is_left(ours) == b"12345678"
+        assert port.get(0) is None
+
+
+@pytest.mark.core
+def test_o17_p7_closing_the_port(driver: Driver, net: Net) -> None:
+    """With one that waits for data, one for a buffer, and one for its taker."""
+    pool = portio.BufferPool(driver.port, 1, 8)
+    pairs = [net.pair() for _ in range(4)]
+    receives = [portio.RecvMultishot(driver.associate(ours), pool) for ours, _ in pairs]
+    driver.submit(*receives)
+    for _, peer in pairs[1:]:
+        peer.sendall(b"12345678" * 4)
+    driver.close()
+    assert not any(receive.pending for receive in receives)
+
+
+@pytest.mark.core
+def test_o17_o9_each_piece_takes_its_turn(port: portio.Port, net: Net) -> None:
+    """A receive that was submitted while it had its turn gets the piece after that."""
+    ours, peer = net.pair()
+    key = port.associate(ours)
+    endless = portio.RecvMultishot(key, portio.BufferPool(port, 1, 4))
+    single = portio.Recv(key, bytearray(4))
+    port.submit(endless)
+    port.submit(single)
+    peer.sendall(b"aaaabbbbcccc")
+    order = []
+    for _ in range(3):
+        done = take(port)
+        if done.operation is endless:
+            order.append(done.result())
+        else:
+            assert done.result() == 4
+            order.append(bytes(single.buffer))  # type: ignore[arg-type]
+    assert order == [b"aaaa", b"bbbb", b"cccc"]
+    assert bytes(single.buffer) == b"bbbb"  # type: ignore[arg-type]
+    endless.cancel()
+    assert cancelled(take(port))
+
+
+@pytest.mark.core
+def test_o17_o10_a_reset_is_the_last(driver: Driver, net: Net) -> None:
+    ours, peer = net.pair()
+    pool = portio.BufferPool(driver.port, 1, 64)
+    receive = portio.RecvMultishot(driver.associate(ours), pool)
+    driver.submit(receive)
+    peer.sendall(b"x")
+    assert driver.wait_for(receive).result() == b"x"
+    reset(peer)
+    done = driver.wait_for(receive)
+    assert done.last
+    assert isinstance(done.error, ConnectionResetError)
+    other, peer = net.pair()  # the buffer has come back
+    receive = portio.RecvMultishot(driver.associate(other), pool)
+    driver.submit(receive)
+    peer.sendall(b"y")
+    assert driver.wait_for(receive).result() == b"y"
+    driver.cancel(receive)
+    assert cancelled(driver.wait_for(receive))
+
+
+def test_o17_o7_our_own_end_of_receiving(driver: Driver, net: Net) -> None:
+    ours, _ = net.pair()
+    key = driver.associate(ours)
+    receive = portio.RecvMultishot(key, portio.BufferPool(driver.port, 1, 64))
+    driver.submit(receive)
+    shutdown = portio.Shutdown(key, socket.SHUT_RD)
+    driver.submit(shutdown)
+    done = driver.wait_for(receive)
+    assert done.last
+    assert done.result() == b""
+    assert driver.wait_for(shutdown).error is None
+
+
+def test_o17_o6_races_with_data(port: portio.Port, net: Net) -> None:
+    """What was received arrives, and what was not is still there."""
+    pool = portio.BufferPool(port, 1, 4)
+    ours, peer = net.pair()
+    receive = portio.RecvMultishot(port.associate(ours), pool)
+    received = b""
+    sent = b""
+    for number in range(60):
+        port.submit(receive)
+        piece = b"%03d" % number
+        sent += piece
+        with Background(peer.sendall, piece):
+            receive.cancel()
+            while not (done := take(port)).last:
+                received += done.result()
+            assert cancelled(done)
+    peer.shutdown(socket.SHUT_WR)
+    port.submit(receive)
+    while not (done := take(port)).last:
+        received += done.result()
+    assert done.error is None
+    assert received == sent
+
+
+def test_o17_o2_misuse(driver: Driver, net: Net, backend: str, tmp_path: Path) -> None:
+    ours, _ = net.pair()
+    key = driver.associate(ours)
+    pool = portio.BufferPool(driver.port, 1, 16)
+    assert (pool.count, pool.size, pool.port) == (1, 16, driver.port)
+    receive = portio.RecvMultishot(key, pool)
+    with pytest.raises(ValueError, match=r"portio\.RecvMultishot.*multishot"):
+        driver.submit(receive, queued=False)
+    with pytest.raises(ValueError, match=r"portio\.RecvMultishot.*multishot"):
+        driver.call(driver.port.submit, receive, quiet=True)
+    wrong: Any
+    for wrong in (bytearray(16), None, 16):
+        with pytest.raises(TypeError, match="BufferPool"):
+            driver.submit(portio.RecvMultishot(key, wrong))
+    with portio.Port(backend=backend) as other, pytest.raises(ValueError, match="another port"):
+        driver.submit(portio.RecvMultishot(key, portio.BufferPool(other, 1, 1)))
+    with pytest.raises(portio.PortClosedError):
+        portio.BufferPool(other, 1, 1)
+    datagram = driver.associate(net.datagram())
+    with portio.open(tmp_path / "file", "w+") as file:
+        for no_stream in (datagram, driver.associate(file)):
+            with pytest.raises(TypeError, match="stream socket"):
+                driver.submit(portio.RecvMultishot(no_stream, pool))
+    for count, size in ((0, 1), (1, 0), (-1, 1), (1, -1), (1 << 21, 1), (1, 1 << 31)):
+        with pytest.raises(ValueError, match="must be from 1 to"):
+            portio.BufferPool(driver.port, count, size)
+    for count, size in (("1", 1), (1, 1.0)):
+        with pytest.raises(TypeError):
+            portio.BufferPool(driver.port, count, size)  # type: ignore[arg-type]
+    assert not receive.pending
+    driver.submit(receive)
+    with pytest.raises(RuntimeError, match="pending"):
+        driver.submit(receive)
+    driver.cancel(receive)
+    assert cancelled(driver.wait_for(receive))
+
+
+def test_o17_o3_a_pool_that_the_program_drops(driver: Driver, net: Net) -> None:
+    """The operation keeps it."""
+    ours, peer = net.pair()
+    receive = portio.RecvMultishot(driver.associate(ours), portio.BufferPool(driver.port, 4, 65536))
+    driver.submit(receive)
+    receive.pool = portio.BufferPool(driver.port, 1, 1)
+    for _ in range(5):
+        peer.sendall(b"0123456789")
+        assert driver.wait_for(receive).result() == b"0123456789"
+    driver.cancel(receive)
+    assert cancelled(driver.wait_for(receive))
