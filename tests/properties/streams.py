@@ -44,7 +44,15 @@ class Stream:
     receiver_closed: bool = False
     broken: bool = False  # a close or a shutdown may have taken bytes away
     ended: bool = False  # a receive saw the end, or failed for good
+    deaf: bool = False  # the receiving side was shut down
     _cursor: int = 0
+
+    def give_up_sends(self) -> None:
+        """Cancel what is pending: nobody will ever read it."""
+        for submission in self.sends:
+            if not submission.done:
+                submission.excused = True
+                submission.operation.cancel()
 
     def next(self, size: int) -> bytes:
         """The next bytes to send."""

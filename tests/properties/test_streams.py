@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, initialize, invariant, multiple, rule
 
 import portio
-from support.system import WINE
+from support.system import WINDOWS, WINE
 
 from .ledger import CANCELLED, Submission
 from .machines import SHAPES, SWITCHES, PortMachine, Shape, walk
@@ -284,6 +284,8 @@ class StreamMachine(PortMachine):
                 continue
             stream.check()
             wanted |= not stream.ended
+            if WINDOWS and stream.ended and stream.deaf:  # elsewhere it can still be read
+                stream.give_up_sends()
             over = stream.ended and all(submission.done for submission in stream.sends)
             if not over and all(submission.done for submission in stream.receives):
                 self.start(end, self.receive(end, Shape((100_000,), single=True)), queued=True)
@@ -339,6 +341,7 @@ class SocketMachine(StreamMachine):
             submission.order = end.outbound.sends
         if how != socket.SHUT_WR and not end.closed:
             end.inbound.broken = end.outbound.broken = True
+            end.inbound.deaf = True
         return self.start(end, submission, queued=True)
 
     def end_stream(self, end: End) -> None:
