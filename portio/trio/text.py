@@ -158,7 +158,7 @@ class TextFile(trio.abc.AsyncResource):
         return self._line_buffering
 
     def fileno(self) -> int:
-        """The descriptor.  ValueError when it is closed."""
+        """The descriptor, on Windows the HANDLE.  ValueError when it is closed."""
         return self._buffer.fileno()
 
     def isatty(self) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
 import random
 import shutil
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -26,13 +28,31 @@ from portio.trio import (
     open_pipe,
     send_file,
 )
+from support import handles
+from support.handles import is_open
+from support.marks import needs_descriptors
 from support.net import Net, pattern
+from support.system import WINDOWS
 from support.trio_runs import in_trio
 
 MakePort = Callable[[], AbstractAsyncContextManager[TrioPort]]
 
-HAS_FULL = Path("/dev/full").exists()
+HAS_FULL = not WINDOWS and Path("/dev/full").exists()  # Wine shows Linux's files, too
 TEXT = "".join(f"Zeile {n} - déjà vu 🙂\n" * (n % 3) + "\r\n" * (n % 5 == 0) for n in range(300))
+
+
+def named_pipe(folder: Path) -> tuple[Path, Callable[[], int]]:
+    """A pipe that is opened by its name; and what gives, when it is, its end to write to."""
+    if sys.platform == "win32":
+        from support import win32
+
+        name, writer = win32.create_named_pipe()
+        return Path(name), lambda: writer
+    path = folder / "fifo"
+    os.mkfifo(path)
+    # Opened by both sides at once; this one for reading too, so that it need not wait.
+    opened = os.open(path, os.O_RDWR)
+    return path, lambda: opened
 
 
 @pytest.fixture
@@ -200,7 +220,7 @@ async def test_text_is_written_as_asked(trio_port: MakePort, tmp_path: Path) -> 
             await file.write("half ")
             assert path.read_bytes() == b""
             await file.write("line\n")
-            assert path.read_bytes() == b"half line\n"
+            assert path.read_bytes() == b"half line" + os.linesep.encode()
             with pytest.raises(UnicodeEncodeError):
                 await file.write("\udcff")
             with pytest.raises(TypeError):
@@ -306,6 +326,13 @@ async def test_opening(trio_port: MakePort, tmp_path: Path) -> None:
         async with await open_file(path, "xb", on=port) as file:
             assert file.mode == "xb"
             assert not file.readable()
+            assert is_open(file.fileno())
+            await file.write(b"12345")
+            assert file.size() == 0
+            await file.flush()
+            assert file.size() == 5
+        with pytest.raises(ValueError, match="closed"):
+            file.size()
         with pytest.raises(FileExistsError):
             await open_file(path, "xb", on=port)
         for mode in ("", "rw", "rr", "rbt", "q", "b", "r++"):
@@ -330,6 +357,7 @@ async def test_opening(trio_port: MakePort, tmp_path: Path) -> None:
         await file.aclose()
 
 
+@needs_descriptors
 @in_trio
 async def test_descriptors_and_openers(trio_port: MakePort, tmp_path: Path) -> None:
     path = tmp_path / "file"
@@ -354,6 +382,23 @@ async def test_descriptors_and_openers(trio_port: MakePort, tmp_path: Path) -> N
             os.fstat(descriptor)
 
 
+@pytest.mark.skipif(not WINDOWS, reason="the rule is Windows'")
+@in_trio
+async def test_what_windows_cannot_take(trio_port: MakePort, tmp_path: Path) -> None:
+    """The C runtime's descriptors were not opened for overlapped I/O; the error says so."""
+    path = tmp_path / "file"
+    path.write_bytes(b"untouched")
+    async with trio_port() as port:
+        with open(path, "rb") as file:
+            for mode in ("rb", "r"):
+                with pytest.raises(io.UnsupportedOperation, match="descriptor"):
+                    await open_file(file.fileno(), mode, on=port)
+            assert file.read() == b"untouched"
+        with pytest.raises(io.UnsupportedOperation, match="opener"):
+            await open_file(path, "rb", opener=os.open, on=port)
+
+
+@needs_descriptors
 @in_trio
 async def test_files_that_are_none(trio_port: MakePort, tmp_path: Path) -> None:
     """Pipes and what the system makes up have no size, or no position."""
@@ -395,10 +440,26 @@ async def test_a_full_disk(trio_port: MakePort) -> None:
 
 
 @in_trio
-async def test_closed_under_a_reader(trio_port: MakePort) -> None:
+async def test_a_pipe_with_a_name(
+    trio_port: MakePort, tmp_path: Path, closing: contextlib.ExitStack
+) -> None:
+    """It is read as it comes, has no size and no position, and can be closed under a reader."""
     async with trio_port() as port:
-        reader, writer = os.pipe()
-        file: BinaryFile = await open_file(reader, "rb", on=port)
+        path, writing = named_pipe(tmp_path)
+        file: BinaryFile = await open_file(path, "rb", on=port)
+        writer = writing()
+        closing.callback(handles.close, writer)
+        assert not file.seekable()
+        for method in (file.seek(0), file.tell()):
+            with pytest.raises(io.UnsupportedOperation):
+                await method
+        handles.write(writer, b"one\ntwo")
+        assert await file.readline() == b"one\n"
+        with trio.move_on_after(0.01) as scope:
+            await file.readline()  # there is only half a line
+        assert scope.cancelled_caught
+        handles.write(writer, b" and three\n")
+        assert await file.readline() == b"two and three\n"  # nothing was lost
 
         async def read() -> None:
             with pytest.raises(ValueError, match="closed"):
@@ -408,7 +469,6 @@ async def test_closed_under_a_reader(trio_port: MakePort) -> None:
             nursery.start_soon(read)
             await wait_all_tasks_blocked()
             await file.aclose()
-        os.close(writer)
 
 
 def test_an_unclosed_file_is_told(backend: str, wake: str, tmp_path: Path) -> None:
