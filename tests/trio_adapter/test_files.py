@@ -33,7 +33,7 @@ from support.handles import is_open
 from support.marks import needs_descriptors
 from support.net import Net, pattern
 from support.system import WINDOWS
-from support.trio_runs import in_trio
+from support.trio_runs import in_trio, until_full
 
 MakePort = Callable[[], AbstractAsyncContextManager[TrioPort]]
 
@@ -598,6 +598,9 @@ async def test_send_file_to_a_stream_that_fails(
             await wait_all_tasks_blocked()
             with pytest.raises(trio.BusyResourceError):
                 await stream.send_all(b"x")
+            # Not while the send goes on: Wine 8 forgets one that it is about to repeat when
+            # the connection ends.
+            await until_full(stream.socket)
             peer.close()
         with pytest.raises(trio.ClosedResourceError):
             await send_file(stream, 0)

@@ -51,7 +51,7 @@ async def clog(stream: SocketStream) -> None:
     """Send until nothing more goes, also when what was sent has moved on to the peer."""
     while True:
         fill(stream.socket)
-        with trio.move_on_after(0.3) as scope:
+        with trio.move_on_after(0.2) as scope:
             await trio.lowlevel.wait_writable(stream.socket)
         if scope.cancelled_caught:
             return
