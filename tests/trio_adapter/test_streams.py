@@ -36,7 +36,7 @@ from portio.trio import (
 )
 from portio.trio.sockets import FAILED_EARLY
 from support.handles import fill_pipe
-from support.net import Net, pattern, reset
+from support.net import Net, fill, pattern, reset
 from support.system import LOCAL, WINDOWS, WINE
 from support.trio_runs import clog, in_trio
 
