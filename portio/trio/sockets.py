@@ -45,20 +45,21 @@ class _Held(sockets.socket):
 
     __slots__ = ("_holder",)
 
-    def __init__(self, given: sockets.socket) -> None:
-        """Until `given` is detached, it has the same number."""
-        self._holder: ref[SocketStream | SocketListener] | None = None
-        super().__init__(given.family, given.type, given.proto, fileno=given.fileno())
+    @classmethod
+    def of(cls, given: sockets.socket) -> _Held:
+        """The same socket: until `take` or `detach`, the number is that of both."""
+        return cls(given.family, given.type, given.proto, fileno=given.fileno())
+
+    def take(self, given: sockets.socket, holder: SocketStream | SocketListener) -> None:
+        """Takes it from `given`, for `holder`, which is not kept alive by it."""
+        given.detach()
+        self._holder = ref(holder)
         if self.gettimeout() != given.gettimeout():
             self.settimeout(given.gettimeout())
 
-    def hold(self, holder: SocketStream | SocketListener) -> None:
-        """From now on it belongs to `holder`, which is not kept alive by it."""
-        self._holder = ref(holder)
-
     def close(self) -> None:
         """Closes the stream or listener, and raises what its `close` raises."""
-        holder = self._holder() if self._holder is not None else None
+        holder = self._holder() if hasattr(self, "_holder") else None  # a duplicate has none
         if holder is not None and not holder._closed and self.fileno() >= 0:
             holder.close()
         super().close()
@@ -84,14 +85,13 @@ class SocketStream(Sending, Receiving, trio.abc.HalfCloseableStream):
 
     def __init__(self, socket: sockets.socket, *, on: TrioPort | None = None) -> None:
         _check_stream(socket, type(self))
-        self.socket = held = _Held(socket)
+        self.socket = held = _Held.of(socket)
         try:
             super().__init__(held, on)
         except BaseException:
             held.detach()
             raise
-        socket.detach()
-        held.hold(self)
+        held.take(socket, self)
         with suppress(OSError):  # no TCP
             self.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
             if hasattr(sockets, "TCP_NOTSENT_LOWAT"):
@@ -174,14 +174,13 @@ class SocketListener(Resource, trio.abc.Listener[SocketStream]):
         _check_stream(socket, type(self))
         if not _listens(socket):
             raise ValueError("SocketListener requires a listening socket")
-        self.socket = held = _Held(socket)
+        self.socket = held = _Held.of(socket)
         try:
             super().__init__(held, on)
         except BaseException:
             held.detach()
             raise
-        socket.detach()
-        held.hold(self)
+        held.take(socket, self)
 
     @enable_ki_protection
     async def accept(self) -> SocketStream:

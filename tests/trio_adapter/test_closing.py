@@ -80,9 +80,13 @@ async def test_a_socket_that_is_closed_by_its_own_hand(trio_port: MakePort, net:
     """As with trio's, who waits is told, and nothing can be done with the stream any more."""
     async with trio_port() as port:
         given, peer = net.pair()
+        given.settimeout(7)
         stream = SocketStream(given, on=port)
         listener = SocketListener(net.listener(), on=port)
         assert given.fileno() == -1  # that object has nothing to close any more
+        assert stream.socket.gettimeout() == 7
+        with stream.socket.dup() as duplicate:
+            assert duplicate.getsockname() == stream.socket.getsockname()
         await clog(stream.socket)
 
         async def expect_closed(wait: Callable[[], Awaitable[object]]) -> None:
