@@ -68,7 +68,11 @@ def locate(root: str, target: bytes) -> str:
     if b".." in path.split(b"/"):
         raise Refusal(403)
     found = os.path.realpath(os.path.join(root, os.fsdecode(path.lstrip(b"/"))))
-    if os.path.commonpath([root, found]) != root:
+    try:
+        inside = os.path.commonpath([root, found]) == root
+    except ValueError:  # on another drive
+        inside = False
+    if not inside:
         raise Refusal(403)
     if os.path.isdir(found):
         found = os.path.join(found, "index.html")
@@ -166,7 +170,10 @@ class Conversation:
             self.http.send_failed()
 
     async def give(self, file: BinaryFile, path: str, asked: dict[str, str], *, head: bool) -> None:
-        status = os.fstat(file.fileno())
+        if os.name == "nt":  # where a file has a HANDLE, which os.fstat does not take
+            status = await trio.to_thread.run_sync(os.stat, path)
+        else:
+            status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise Refusal(403)
         headers = {

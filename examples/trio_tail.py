@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 
 import trio
 
@@ -41,7 +40,7 @@ async def follow(path: str, digests: dict[str, str]) -> None:
                     print(f"{path}: {line.decode(errors='replace')}", flush=True)
             else:
                 await trio.sleep(PAUSE)
-                if os.fstat(file.fileno()).st_size < await file.tell():
+                if file.size() < await file.tell():
                     await file.seek(0)
                     digest, begun = hashlib.sha256(), b""
 

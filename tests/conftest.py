@@ -21,13 +21,10 @@ from support.drivers import Driver
 from support.handles import open_handles
 from support.net import Net
 from support.system import WINDOWS, WINE
+from support.trio_driver import TrioRun
 from support.watch import HANG_LIMIT, LIMIT
 
-DRIVERS: dict[str, type[Driver]] = {**PORT_DRIVERS}
-if not WINDOWS:  # portio.trio has not been tested there
-    from support.trio_driver import TrioRun
-
-    DRIVERS[TrioRun.name] = TrioRun
+DRIVERS: dict[str, type[Driver]] = {**PORT_DRIVERS, TrioRun.name: TrioRun}
 
 _ERROR_OUTPUT = pytest.StashKey[int]()
 _WINE = "Wine cannot: "
@@ -38,8 +35,6 @@ _NOT_ON_WINDOWS = {
     "benchmarks": "the peers of the benchmarks are written for Linux",
     "conformance/test_features.py": "the features that are switched off are io_uring's",
     "environment/test_blocked.py": "seccomp is Linux's",
-    "trio_adapter": "portio.trio has not been tested on Windows yet, nor is it the suite's driver",
-    "examples/test_trio_examples.py": "the same",
 }
 collect_ignore = list(_NOT_ON_WINDOWS) if WINDOWS else []
 
@@ -58,13 +53,31 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     os.close(config.stash[_ERROR_OUTPUT])
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if WINE:
+        # All of the contract through a run takes four minutes there, of a session of eight.
+        left_out = [item for item in items if _through_a_run(item) and not _is_core(item)]
+        items[:] = [item for item in items if not _through_a_run(item) or _is_core(item)]
+        config.hook.pytest_deselected(items=left_out)
     for item in items:
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(240))
         limitation = item.get_closest_marker("wine_limitation")
         if WINE and limitation is not None:
             item.add_marker(pytest.mark.skip(reason=f"{_WINE}{limitation.args[0]}"))
+
+
+def _through_a_run(item: pytest.Item) -> bool:
+    """Whether it proves a clause through the driver `trio`."""
+    return (
+        isinstance(item, pytest.Function)
+        and "driver_name" in item.fixturenames
+        and (item.callspec.params.get("driver_name") == TrioRun.name)
+    )
+
+
+def _is_core(item: pytest.Item) -> bool:
+    return item.get_closest_marker("core") is not None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -85,7 +98,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if WINE:
         terminalreporter.line(
             "Each system call is a message to a server: fewer connections (200 to echo, 1000 at "
-            "once), and a quarter of the property tests' examples."
+            "once), a quarter of the property tests' examples, and of the clauses through the "
+            "driver `trio` the core."
         )
 
 

@@ -11,7 +11,8 @@ for others, and for what cancelling means; docs/guides/trio.md is the guide.
 - ports.py: where completions meet the tasks that wait for them;
 - wakes.py: how completions reach trio's loop, on Linux and on Windows;
 - streams.py, sockets.py, pipes.py, tcp.py: streams and listeners;
-- binary.py, text.py, files.py, copying.py: files.
+- binary.py and text.py, files.py, copying.py: files; buffered.py and decoded.py have the
+  steps that they consist of.
 """
 
 try:

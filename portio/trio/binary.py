@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import warnings
 from operator import index
 from typing import TYPE_CHECKING, Any
@@ -80,13 +81,19 @@ class BinaryFile(BufferedSteps, trio.abc.AsyncResource):
         return self._closed
 
     def fileno(self) -> int:
-        """The descriptor.  ValueError when it is closed."""
+        """The descriptor, on Windows the HANDLE.  ValueError when it is closed."""
         self._check_open()
         return self._file.fileno()
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
-        return os.isatty(self.fileno())
+        """Whether it is a terminal; on Windows none can be opened for completion I/O."""
+        number = self.fileno()
+        return sys.platform != "win32" and os.isatty(number)
+
+    def size(self) -> int:
+        """How many bytes the file has; asks the system, which has no pending writes yet."""
+        self._check_open()
+        return self._file.size()
 
     def readable(self) -> bool:
         """Whether it was opened for reading."""

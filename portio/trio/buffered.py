@@ -99,8 +99,7 @@ class BufferedSteps:
         self._left_at = 0  # the system's offset, when we have last set it
         if self._has_offsets:
             try:
-                whence = os.SEEK_END if "a" in mode else os.SEEK_CUR
-                self._position = self._left_at = os.lseek(file.fileno(), 0, whence)
+                self._position = self._left_at = _first_position(file, mode)
             except BaseException:
                 if given:
                     port.port.disassociate(self._key)
@@ -482,6 +481,15 @@ class BufferedSteps:
             raise kind(f"seek position {position} is too large")
         self._position = position
         return position
+
+
+def _first_position(file: File, mode: str) -> int:
+    """Where it begins: at the end to append, else where the descriptor is."""
+    if sys.platform != "win32":
+        whence = os.SEEK_END if "a" in mode else os.SEEK_CUR
+        return os.lseek(file.fileno(), 0, whence)
+    # A handle for overlapped I/O has no offset of its own.
+    return file.size() if "a" in mode else 0
 
 
 def _appends(descriptor: int) -> bool:

@@ -15,8 +15,9 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 
 from portio import files, posix
 from portio.trio.binary import BinaryFile
+from portio.trio.decoded import NEWLINES
 from portio.trio.ports import TrioPort, current_port
-from portio.trio.text import NEWLINES, TextFile
+from portio.trio.text import TextFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable

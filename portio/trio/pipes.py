@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from portio.files import PipeEnd, pipe
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from portio.trio.ports import TrioPort
 
 __all__ = ["PipeReceiveStream", "PipeSendStream", "open_pipe"]
+
+#: On Windows trio waits for sockets only, and refuses what is none.
+_WATCHABLE = sys.platform != "win32"
 
 
 class PipeSendStream(Sending):
@@ -24,12 +28,13 @@ class PipeSendStream(Sending):
     """
 
     _send_type = Write
+    _watchable = _WATCHABLE
 
     def __init__(self, end: PipeEnd | int, *, on: TrioPort | None = None) -> None:
         super().__init__(end, on)
 
     def fileno(self) -> int:
-        """The descriptor; -1 when it is closed."""
+        """The descriptor, on Windows the HANDLE; -1 when it is closed."""
         return _number(self)
 
     def __repr__(self) -> str:
@@ -39,6 +44,8 @@ class PipeSendStream(Sending):
 class PipeReceiveStream(Receiving):
     """The reading end of a pipe; its arguments are those of `PipeSendStream`."""
 
+    _watchable = _WATCHABLE
+
     def __init__(self, end: PipeEnd | int, *, on: TrioPort | None = None) -> None:
         super().__init__(end, on)
 
@@ -46,7 +53,7 @@ class PipeReceiveStream(Receiving):
         return Read(self._key, b"")
 
     def fileno(self) -> int:
-        """The descriptor; -1 when it is closed."""
+        """The descriptor, on Windows the HANDLE; -1 when it is closed."""
         return _number(self)
 
     def __repr__(self) -> str:

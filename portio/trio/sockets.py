@@ -6,6 +6,7 @@ import errno
 import socket as sockets  # `socket` is an attribute and an argument here
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, overload
+from weakref import ref
 
 import trio
 from trio.lowlevel import checkpoint, enable_ki_protection
@@ -35,12 +36,42 @@ FAILED_EARLY = {
 }
 
 
+class _Held(sockets.socket):
+    """The socket of a stream or a listener: to close it is to close that.
+
+    As with trio's: who waits is told.  Nobody would be, if the number was closed behind
+    the port's back.
+    """
+
+    __slots__ = ("_holder",)
+
+    @classmethod
+    def of(cls, given: sockets.socket) -> _Held:
+        """The same socket: until `take` or `detach`, the number is that of both."""
+        return cls(given.family, given.type, given.proto, fileno=given.fileno())
+
+    def take(self, given: sockets.socket, holder: SocketStream | SocketListener) -> None:
+        """Takes it from `given`, for `holder`, which is not kept alive by it."""
+        given.detach()
+        self._holder = ref(holder)
+        if self.gettimeout() != given.gettimeout():
+            self.settimeout(given.gettimeout())
+
+    def close(self) -> None:
+        """Closes the stream or listener, and raises what its `close` raises."""
+        holder = self._holder() if hasattr(self, "_holder") else None  # a duplicate has none
+        if holder is not None and not holder._closed and self.fileno() >= 0:
+            holder.close()
+        super().close()
+
+
 class SocketStream(Sending, Receiving, trio.abc.HalfCloseableStream):
     """A connected stream socket.
 
-    `socket` is one of the `socket` module; from now on it is this stream's.  `on` is the
-    port to use; None: that of the run.  As trio does, it sets TCP_NODELAY, and
-    TCP_NOTSENT_LOWAT where there is that.
+    `socket` is one of the `socket` module, and is taken over: the object that was given is
+    empty afterwards, as after `socket.socket.detach`.  `on` is the port to use; None: that
+    of the run.  As trio does, it sets TCP_NODELAY, and TCP_NOTSENT_LOWAT where there is
+    that.
 
     Raises TypeError and ValueError for what is no stream socket, and what
     `Port.associate` raises.
@@ -48,13 +79,19 @@ class SocketStream(Sending, Receiving, trio.abc.HalfCloseableStream):
 
     _send_type = Send
 
-    #: The socket.  Only for what does not wait: names, options.
+    #: The socket.  Only for what does not wait: names, options.  Closing it closes the
+    #: stream, and tasks that wait are told.
     socket: sockets.socket
 
     def __init__(self, socket: sockets.socket, *, on: TrioPort | None = None) -> None:
         _check_stream(socket, type(self))
-        self.socket = socket
-        super().__init__(socket, on)
+        self.socket = held = _Held.of(socket)
+        try:
+            super().__init__(held, on)
+        except BaseException:
+            held.detach()
+            raise
+        held.take(socket, self)
         with suppress(OSError):  # no TCP
             self.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
             if hasattr(sockets, "TCP_NOTSENT_LOWAT"):
@@ -121,23 +158,29 @@ class SocketStream(Sending, Receiving, trio.abc.HalfCloseableStream):
 class SocketListener(Resource, trio.abc.Listener[SocketStream]):
     """A listening stream socket.
 
-    `socket` is one of the `socket` module, on which ``listen`` was called; from now on it
-    is this listener's.  `on` is the port to use, also for the connections; None: that of
-    the run.
+    `socket` is one of the `socket` module, on which ``listen`` was called, and is taken
+    over, as by a `SocketStream`.  `on` is the port to use, also for the connections; None:
+    that of the run.
 
     Raises TypeError and ValueError for what is no listening socket, and what
     `Port.associate` raises.
     """
 
-    #: The socket.  Only for what does not wait: names, options.
+    #: The socket.  Only for what does not wait: names, options.  Closing it closes the
+    #: listener, and tasks that wait are told.
     socket: sockets.socket
 
     def __init__(self, socket: sockets.socket, *, on: TrioPort | None = None) -> None:
         _check_stream(socket, type(self))
         if not _listens(socket):
             raise ValueError("SocketListener requires a listening socket")
-        self.socket = socket
-        super().__init__(socket, on)
+        self.socket = held = _Held.of(socket)
+        try:
+            super().__init__(held, on)
+        except BaseException:
+            held.detach()
+            raise
+        held.take(socket, self)
 
     @enable_ki_protection
     async def accept(self) -> SocketStream:

@@ -7,15 +7,14 @@ become what `trio.abc` asks for:
 
 - "cancelled" although nobody in trio has cancelled: the handle was closed under the
   operation, by another task, so `trio.ClosedResourceError`;
-- the same when the handle's own object was closed (``stream.socket.close()``), which
-  the port refuses, and when the port is closed;
+- the same when the handle's own object was closed, which the port refuses, and when the
+  port is closed;
 - every other error: `trio.BrokenResourceError`, with the system's error as its cause.
 """
 
 from __future__ import annotations
 
 import errno
-import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
@@ -44,6 +43,9 @@ _CLOSED = {errno.EBADF, getattr(errno, "ENOTSOCK", errno.EBADF)}
 class Resource(trio.abc.AsyncResource):
     """A handle that a task can close while others wait for it."""
 
+    #: Whether trio can wait for the handle besides.
+    _watchable = True
+
     def __init__(self, handle: HandleLike, on: TrioPort | None) -> None:
         self._port = current_port() if on is None else on
         self._key = self._port.associate(handle)
@@ -64,8 +66,7 @@ class Resource(trio.abc.AsyncResource):
         self._closed = True
         key = self._key
         try:
-            # On Windows nobody waits for more than completions, and trio refuses pipes.
-            if sys.platform != "win32" and not port.closed and key.means(key._descriptor):
+            if self._watchable and not port.closed and key.means(key._descriptor):
                 trio.lowlevel.notify_closing(key._descriptor)
         finally:
             port.close_key(key)
@@ -165,10 +166,10 @@ class Sending(Resource, trio.abc.SendStream):
         """
         await self._begin_sending()
         try:
-            if sys.platform == "win32":
-                await checkpoint()  # the system cannot tell of pipes
-            else:
+            if self._watchable:
                 await trio.lowlevel.wait_writable(self._key._descriptor)
+            else:
+                await checkpoint()
         finally:
             self._sending = False
 

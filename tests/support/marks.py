@@ -22,6 +22,9 @@ needs_resource_limits = pytest.mark.skipif(
 needs_chosen_numbers = pytest.mark.skipif(
     WINDOWS, reason="Windows gives handles the numbers that it likes: there is no dup2"
 )
+needs_descriptors = pytest.mark.skipif(
+    WINDOWS, reason="a descriptor of the C runtime was not opened for overlapped I/O"
+)
 
 wine_cannot_disassociate = pytest.mark.wine_limitation(
     "take a handle from its port (FileReplaceCompletionInformation)"

@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 
-__all__ = ["LOCAL", "WINDOWS", "WINE", "get_affinity", "set_affinity"]
+__all__ = ["HAS_FULL", "LOCAL", "WINDOWS", "WINE", "get_affinity", "set_affinity"]
 
 WINDOWS = sys.platform == "win32"
 
@@ -19,6 +19,9 @@ def _is_wine() -> bool:
 
 WINE = _is_wine()
 """Windows as Wine implements it: its own bugs and omissions are not portio's."""
+
+HAS_FULL = not WINDOWS and os.path.exists("/dev/full")
+"""A file on which there is never room; Wine shows it, too, but it is none of Windows'."""
 
 LOCAL = "inet" if WINDOWS else "unix"
 """The family of the fastest and roomiest stream on this machine (see support.net)."""

@@ -23,7 +23,7 @@ FILE_SHARE_ALL = 7
 OPEN_EXISTING, OPEN_ALWAYS = 3, 4
 FILE_FLAG_OVERLAPPED = 0x40000000
 FILE_FLAG_BACKUP_SEMANTICS = 0x02000000
-PIPE_ACCESS_INBOUND = 1
+PIPE_ACCESS_INBOUND, PIPE_ACCESS_OUTBOUND = 1, 2
 FILE_FLAG_FIRST_PIPE_INSTANCE = 0x00080000
 INVALID_HANDLE_VALUE = ctypes.c_void_p(-1).value
 ERROR_IO_PENDING, ERROR_BROKEN_PIPE, ERROR_HANDLE_EOF = 997, 109, 38
@@ -172,6 +172,13 @@ def open_pipe(
     except OSError:
         _close(reader)
         raise
+
+
+def create_named_pipe() -> tuple[str, int]:
+    """A pipe that somebody may open by this name to read from, and our end of it."""
+    name = rf"\\.\pipe\portio-test-{os.getpid()}-{next(_names)}"
+    mode = PIPE_ACCESS_OUTBOUND | FILE_FLAG_OVERLAPPED | FILE_FLAG_FIRST_PIPE_INSTANCE
+    return name, _checked(_create_pipe(name, mode, *(0, 1, PIPE_SIZE, PIPE_SIZE, 0, None)))
 
 
 def open_pipe_for_child() -> tuple[int, int]:

@@ -9,11 +9,12 @@ import pytest
 
 from portio.trio import TrioPort
 from portio.trio.wakes import VARIABLE
+from support.system import WINDOWS
 
 MakePort = Callable[[], AbstractAsyncContextManager[TrioPort]]
 
 
-@pytest.fixture(params=["descriptor", "thread"])
+@pytest.fixture(params=["thread"] if WINDOWS else ["descriptor", "thread"])
 def wake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each way in which completions reach a run, in turn."""
     name: str = request.param

@@ -28,7 +28,9 @@ from portio.trio import (
     run,
 )
 from portio.trio.wakes import VARIABLE, DescriptorWake
+from support.marks import needs_chosen_numbers
 from support.net import Net
+from support.system import LOCAL
 from support.trio_runs import in_trio
 from support.watch import LIMIT
 
@@ -74,6 +76,7 @@ async def test_nothing_turns_when_the_port_itself_was_closed(trio_port: MakePort
         port.close()
 
 
+@needs_chosen_numbers
 @in_trio
 async def test_the_number_of_a_closed_port_is_free(trio_port: MakePort) -> None:
     """Whoever gets it at once can wait for it, and nobody disturbs him."""
@@ -259,7 +262,7 @@ async def test_another_thread_closes_the_port_at_any_time(
 @in_trio
 async def test_another_run_is_refused(trio_port: MakePort, net: Net) -> None:
     """It neither waits nor disturbs the run that has made the port."""
-    ours, peer = net.pair("unix")
+    ours, peer = net.pair(LOCAL)
     async with trio_port() as port:
         stream = SocketStream(ours, on=port)
         sender, receiver = open_pipe(on=port)

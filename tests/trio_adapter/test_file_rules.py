@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -16,12 +15,11 @@ import trio.testing
 from trio.testing import assert_checkpoints
 
 from portio.trio import BinaryFile, TextFile, TrioPort, copy_file, open_file, send_file
+from support.marks import needs_descriptors
 from support.net import pattern
 from support.trio_runs import in_trio
 
 MakePort = Callable[[], AbstractAsyncContextManager[TrioPort]]
-
-on_linux = pytest.mark.skipif(sys.platform == "win32", reason="descriptors cannot be given there")
 
 
 @pytest.fixture
@@ -33,7 +31,7 @@ def wake() -> str:
 # Pipes, of which nothing can be read twice
 
 
-@on_linux
+@needs_descriptors
 @pytest.mark.parametrize("buffering", [-1, 0])
 @pytest.mark.parametrize("how", ["readall", "readline", "read", "readlines"])
 @in_trio
@@ -55,7 +53,7 @@ async def test_a_cancelled_read_of_a_pipe(trio_port: MakePort, how: str, bufferi
             assert await file.readall() == b"FGHIJ\nrest more"
 
 
-@on_linux
+@needs_descriptors
 @pytest.mark.parametrize("how", ["read", "readline", "readlines"])
 @in_trio
 async def test_a_cancelled_read_of_text_from_a_pipe(trio_port: MakePort, how: str) -> None:
@@ -74,7 +72,7 @@ async def test_a_cancelled_read_of_text_from_a_pipe(trio_port: MakePort, how: st
             assert await file.readlines() == ["ne\n", "two\n", "three"]
 
 
-@on_linux
+@needs_descriptors
 @in_trio
 async def test_an_unbuffered_pipe_keeps_its_order(trio_port: MakePort) -> None:
     async with trio_port() as port:
@@ -139,7 +137,7 @@ async def test_undecodable_bytes_are_passed_over(
             assert errors == 1
 
 
-@on_linux
+@needs_descriptors
 @in_trio
 async def test_undecodable_bytes_of_a_pipe(trio_port: MakePort) -> None:
     """What had been decoded before is there once."""
@@ -199,7 +197,7 @@ async def test_arguments_that_make_no_sense(
         assert (tmp_path / "ours").read_bytes() == b"0123456789"
 
 
-@on_linux
+@needs_descriptors
 @in_trio
 async def test_a_read_only_buffer_costs_no_data(trio_port: MakePort) -> None:
     async with trio_port() as port:
@@ -254,7 +252,7 @@ async def test_a_line_that_was_taken_is_written_once(trio_port: MakePort, tmp_pa
         assert scope.cancelled_caught
         del file._buffer.flush
         await file.aclose()
-        assert (tmp_path / "file").read_bytes() == b"once\n"
+        assert (tmp_path / "file").read_text() == "once\n"
 
 
 # Whole files

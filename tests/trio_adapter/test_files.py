@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
 import random
-import shutil
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -18,21 +19,34 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from portio.trio import (
     BinaryFile,
-    SocketStream,
     TextFile,
     TrioPort,
-    copy_file,
     open_file,
-    open_pipe,
-    send_file,
 )
-from support.net import Net, pattern
+from support import handles
+from support.handles import is_open
+from support.marks import needs_descriptors
+from support.net import pattern
+from support.system import HAS_FULL, WINDOWS
 from support.trio_runs import in_trio
 
 MakePort = Callable[[], AbstractAsyncContextManager[TrioPort]]
 
-HAS_FULL = Path("/dev/full").exists()
 TEXT = "".join(f"Zeile {n} - déjà vu 🙂\n" * (n % 3) + "\r\n" * (n % 5 == 0) for n in range(300))
+
+
+def named_pipe(folder: Path) -> tuple[Path, Callable[[], int]]:
+    """A pipe that is opened by its name; and what gives, when it is, its end to write to."""
+    if sys.platform == "win32":
+        from support import win32
+
+        name, writer = win32.create_named_pipe()
+        return Path(name), lambda: writer
+    path = folder / "fifo"
+    os.mkfifo(path)
+    # Opened by both sides at once; this one for reading too, so that it need not wait.
+    opened = os.open(path, os.O_RDWR)
+    return path, lambda: opened
 
 
 @pytest.fixture
@@ -200,7 +214,7 @@ async def test_text_is_written_as_asked(trio_port: MakePort, tmp_path: Path) -> 
             await file.write("half ")
             assert path.read_bytes() == b""
             await file.write("line\n")
-            assert path.read_bytes() == b"half line\n"
+            assert path.read_bytes() == b"half line" + os.linesep.encode()
             with pytest.raises(UnicodeEncodeError):
                 await file.write("\udcff")
             with pytest.raises(TypeError):
@@ -306,6 +320,13 @@ async def test_opening(trio_port: MakePort, tmp_path: Path) -> None:
         async with await open_file(path, "xb", on=port) as file:
             assert file.mode == "xb"
             assert not file.readable()
+            assert is_open(file.fileno())
+            await file.write(b"12345")
+            assert file.size() == 0
+            await file.flush()
+            assert file.size() == 5
+        with pytest.raises(ValueError, match="closed"):
+            file.size()
         with pytest.raises(FileExistsError):
             await open_file(path, "xb", on=port)
         for mode in ("", "rw", "rr", "rbt", "q", "b", "r++"):
@@ -330,6 +351,7 @@ async def test_opening(trio_port: MakePort, tmp_path: Path) -> None:
         await file.aclose()
 
 
+@needs_descriptors
 @in_trio
 async def test_descriptors_and_openers(trio_port: MakePort, tmp_path: Path) -> None:
     path = tmp_path / "file"
@@ -354,6 +376,23 @@ async def test_descriptors_and_openers(trio_port: MakePort, tmp_path: Path) -> N
             os.fstat(descriptor)
 
 
+@pytest.mark.skipif(not WINDOWS, reason="the rule is Windows'")
+@in_trio
+async def test_what_windows_cannot_take(trio_port: MakePort, tmp_path: Path) -> None:
+    """The C runtime's descriptors were not opened for overlapped I/O; the error says so."""
+    path = tmp_path / "file"
+    path.write_bytes(b"untouched")
+    async with trio_port() as port:
+        with open(path, "rb") as file:
+            for mode in ("rb", "r"):
+                with pytest.raises(io.UnsupportedOperation, match="descriptor"):
+                    await open_file(file.fileno(), mode, on=port)
+            assert file.read() == b"untouched"
+        with pytest.raises(io.UnsupportedOperation, match="opener"):
+            await open_file(path, "rb", opener=os.open, on=port)
+
+
+@needs_descriptors
 @in_trio
 async def test_files_that_are_none(trio_port: MakePort, tmp_path: Path) -> None:
     """Pipes and what the system makes up have no size, or no position."""
@@ -395,10 +434,26 @@ async def test_a_full_disk(trio_port: MakePort) -> None:
 
 
 @in_trio
-async def test_closed_under_a_reader(trio_port: MakePort) -> None:
+async def test_a_pipe_with_a_name(
+    trio_port: MakePort, tmp_path: Path, closing: contextlib.ExitStack
+) -> None:
+    """It is read as it comes, has no size and no position, and can be closed under a reader."""
     async with trio_port() as port:
-        reader, writer = os.pipe()
-        file: BinaryFile = await open_file(reader, "rb", on=port)
+        path, writing = named_pipe(tmp_path)
+        file: BinaryFile = await open_file(path, "rb", on=port)
+        writer = writing()
+        closing.callback(handles.close, writer)
+        assert not file.seekable()
+        for method in (file.seek(0), file.tell()):
+            with pytest.raises(io.UnsupportedOperation):
+                await method
+        handles.write(writer, b"one\ntwo")
+        assert await file.readline() == b"one\n"
+        with trio.move_on_after(0.01) as scope:
+            await file.readline()  # there is only half a line
+        assert scope.cancelled_caught
+        handles.write(writer, b" and three\n")
+        assert await file.readline() == b"two and three\n"  # nothing was lost
 
         async def read() -> None:
             with pytest.raises(ValueError, match="closed"):
@@ -408,7 +463,6 @@ async def test_closed_under_a_reader(trio_port: MakePort) -> None:
             nursery.start_soon(read)
             await wait_all_tasks_blocked()
             await file.aclose()
-        os.close(writer)
 
 
 def test_an_unclosed_file_is_told(backend: str, wake: str, tmp_path: Path) -> None:
@@ -422,122 +476,3 @@ def test_an_unclosed_file_is_told(backend: str, wake: str, tmp_path: Path) -> No
         trio.run(main)
         gc.collect()
     assert any("4 bytes were not written" in str(one.message) for one in caught)
-
-
-# Whole files
-
-
-@pytest.mark.parametrize("size", [0, 1, 4096, 1_000_001])
-@in_trio
-async def test_copy_file(trio_port: MakePort, tmp_path: Path, size: int) -> None:
-    source, target = tmp_path / "source", tmp_path / "target"
-    source.write_bytes(pattern(size))
-    target.write_bytes(b"old" * 1000)
-    async with trio_port() as port:
-        with assert_checkpoints():
-            assert await copy_file(source, target, block_size=4096, on=port) == size
-        assert target.read_bytes() == pattern(size)
-        with pytest.raises(shutil.SameFileError):
-            await copy_file(source, source, on=port)
-        with pytest.raises(FileNotFoundError):
-            await copy_file(tmp_path / "none", target, on=port)
-        if HAS_FULL and size:
-            with pytest.raises(OSError, match="No space left"):
-                await copy_file(source, "/dev/full", on=port)
-
-
-@pytest.mark.parametrize("kind", ["socket", "other"])
-@in_trio
-async def test_send_file(trio_port: MakePort, tmp_path: Path, net: Net, kind: str) -> None:
-    (tmp_path / "file").write_bytes(data := pattern(1_000_000))
-    async with trio_port() as port:
-        file: BinaryFile = await open_file(tmp_path / "file", "rb+", on=port)
-        stream: trio.abc.SendStream
-        if kind == "socket":
-            (ours, peer) = net.pair()
-            stream = SocketStream(ours, on=port)
-        else:
-            stream, receiver = open_pipe(on=port)
-        received = bytearray()
-
-        async def receive() -> None:
-            if kind == "socket":
-                while chunk := await trio.to_thread.run_sync(peer.recv, 65536):
-                    received.extend(chunk)
-            else:
-                async with receiver:
-                    async for chunk in receiver:
-                        received.extend(chunk)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(receive)
-            with assert_checkpoints():
-                assert await send_file(stream, file) == 1_000_000
-            assert await send_file(stream, file, 10, 20) == 20
-            assert await send_file(stream, file, 999_990, 20) == 10
-            assert await send_file(stream, file, 2_000_000) == 0
-            await file.write(b"NEW")
-            assert await send_file(stream, file, 0, 5) == 5
-            with pytest.raises(ValueError, match="negative"):
-                await send_file(stream, file, -1)
-            if kind == "other":
-                with pytest.raises(TypeError, match="open_file"):
-                    await send_file(stream, file.fileno())
-            await stream.aclose()
-        assert received == data + data[10:30] + data[-10:] + b"NEW" + data[3:5]
-        await file.aclose()
-
-
-@pytest.mark.parametrize("ended", ["stream", "port"])
-@in_trio
-async def test_send_file_into_what_was_closed(
-    trio_port: MakePort, tmp_path: Path, net: Net, ended: str
-) -> None:
-    """By its port, or behind the stream's back: it is closed, and nothing else."""
-    (tmp_path / "file").write_bytes(pattern(10 * 1024 * 1024))
-    async with trio_port() as port, trio_port() as files:
-        file = await open_file(tmp_path / "file", "rb", on=files)
-        ours, _ = net.small_pair()
-        stream = SocketStream(ours, on=port)
-
-        async def send() -> None:
-            with pytest.raises(trio.ClosedResourceError):
-                await send_file(stream, file)
-
-        if ended == "stream":
-            stream.socket.close()
-            with assert_checkpoints():
-                await send()
-        else:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(send)
-                await trio.testing.wait_all_tasks_blocked()
-                port.port.close()
-        await stream.aclose()
-        await file.aclose()
-
-
-@in_trio
-async def test_send_file_to_a_stream_that_fails(
-    trio_port: MakePort, tmp_path: Path, net: Net
-) -> None:
-    (tmp_path / "file").write_bytes(bytes(8 << 20))
-    async with trio_port() as port:
-        ours, peer = net.small_pair()
-        async with (
-            SocketStream(ours, on=port) as stream,
-            await open_file(tmp_path / "file", "rb", on=port) as file,
-            trio.open_nursery() as nursery,
-        ):
-
-            async def send() -> None:
-                with pytest.raises(trio.BrokenResourceError):
-                    await send_file(stream, file)
-
-            nursery.start_soon(send)
-            await wait_all_tasks_blocked()
-            with pytest.raises(trio.BusyResourceError):
-                await stream.send_all(b"x")
-            peer.close()
-        with pytest.raises(trio.ClosedResourceError):
-            await send_file(stream, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -18,8 +19,9 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 import portio
 from portio.trio import TrioPort, current_port, open_file, open_pipe, run
-from support.children import environment, run_script
+from support.children import Child, environment, run_script
 from support.net import Net
+from support.system import LOCAL
 from support.threads import Background
 from support.trio_runs import in_trio
 from support.watch import LIMIT
@@ -136,7 +138,7 @@ def test_runs_in_threads(backend: str, wake: str, monkeypatch: pytest.MonkeyPatc
 @in_trio
 async def test_several_ports_in_a_run(trio_port: MakePort, net: Net) -> None:
     async with trio_port() as one, trio_port() as other:
-        ours, theirs = net.pair("unix")
+        ours, theirs = net.pair(LOCAL)
         send, receive = portio.Send, portio.Recv
         key, other_key = one.associate(ours), other.associate(theirs)
         async with trio.open_nursery() as nursery:
@@ -295,32 +297,33 @@ def test_nothing_is_left(backend: str, wake: str, no_leak: None) -> None:
 
 
 SCRIPT = """
-import os, signal, sys, threading
-import trio, portio
+import sys, trio
 from portio.trio import TrioPort, open_pipe
 
 async def main():
     async with TrioPort(backend=sys.argv[1]) as port:
         sender, receiver = open_pipe(on=port)
         async with sender, receiver:
-            task = trio.lowlevel.current_task()
-            threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+            print("waiting", flush=True)
             try:
                 await receiver.receive_some()
             except KeyboardInterrupt:
-                print("interrupted")
-            os.write(sender.fileno(), b"nothing is lost")
-            print(await receiver.receive_some())
+                print("interrupted", flush=True)
+            await sender.send_all(b"nothing is lost")
+            print(await receiver.receive_some(), flush=True)
 trio.run(main)
 """
 
 
 def test_ctrl_c(backend: str, wake: str) -> None:
     """It ends the main task's wait, as a cancellation does."""
-    output = run_script(
-        SCRIPT.replace("signal.raise_signal, [", "os.kill, [os.getpid(), "), backend
-    )
-    assert output == "interrupted\nb'nothing is lost'\n"
+    with Child(SCRIPT, backend) as child:
+        child.expect("waiting")
+        child.wait_until_blocked()
+        child.signal(signal.SIGINT)
+        child.expect("interrupted")
+        child.expect("b'nothing is lost'")
+        child.finish()
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no interval timers")
@@ -369,7 +372,7 @@ def test_without_trio(tmp_path: Path) -> None:
         "except ModuleNotFoundError as error:\n    print(error)\n"
     )
     variables = environment()
-    variables["PYTHONPATH"] = f"{tmp_path}:{variables['PYTHONPATH']}"
+    variables["PYTHONPATH"] = os.pathsep.join([str(tmp_path), variables["PYTHONPATH"]])
     done = subprocess.run(
         [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False
     )

@@ -32,7 +32,8 @@ class PatchingLoader(importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         self.loader.exec_module(module)
 
-        def get_underlying_socket(sock: object, *_which: object) -> object:
+        def get_underlying_socket(sock: object, which: object = None) -> object:
+            del which  # of the answers
             handle = sock if isinstance(sock, int) else sock.fileno()  # type: ignore[attr-defined]
             return module.ffi.cast("HANDLE", handle)
 
