@@ -9,6 +9,7 @@ address cannot be used; 2 wrong arguments.
 
 from __future__ import annotations
 
+import contextlib
 import argparse
 import signal
 import socket
@@ -194,7 +195,8 @@ class _Server:
             pass  # not all workers could be started
         except BaseException as error:  # noqa: BLE001 - work() raises it in the main thread
             self.failures.append(error)
-            self.stop()
+            with contextlib.suppress(portio.PortClosedError):
+                self.stop()
 
     def _follow(self, done: portio.Completion[Any], batch: list[portio.Operation[Any]]) -> None:
         """Add to the batch what comes after a completion."""
