@@ -9,14 +9,13 @@ address cannot be used; 2 wrong arguments.
 
 from __future__ import annotations
 
-import contextlib
 import argparse
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 import portio
@@ -195,7 +194,7 @@ class _Server:
             pass  # not all workers could be started
         except BaseException as error:  # noqa: BLE001 - work() raises it in the main thread
             self.failures.append(error)
-            with contextlib.suppress(portio.PortClosedError):
+            with suppress(portio.PortClosedError):
                 self.stop()
 
     def _follow(self, done: portio.Completion[Any], batch: list[portio.Operation[Any]]) -> None:
