@@ -208,7 +208,7 @@ static bool operation_carry(portio_port *port, struct handle *handle, struct op 
     while (*budget > 0) {
         --*budget;
         int error = 0;
-        switch (op->pool != NULL ? receive_attempt(port, handle, op)
+        switch (op_is_pooled(op) ? receive_attempt(port, handle, op)
                                  : io_attempt(engine, handle, op)) {
         case ATTEMPT_PROGRESS:
             continue;

@@ -268,7 +268,7 @@ static int operation_prepare(struct op *op)
     default:
         transfer_begin(op);
         /* A receive with a pool is lent a buffer when there is data, and not before. */
-        op->phase = op_is_readiness_probe(op) || op->pool != NULL ? PHASE_POLL : PHASE_DIRECT;
+        op->phase = op_is_readiness_probe(op) || op_is_pooled(op) ? PHASE_POLL : PHASE_DIRECT;
         break;
     }
     return 0;

@@ -43,7 +43,7 @@ static void prepare_message(struct uring_sqe *sqe, struct op *op, bool sends)
        goes out (seen with Unix sockets on 6.18). */
     if (sends && op->handle->type == PORTIO_DATAGRAM_SOCKET)
         sqe->op_flags |= MSG_DONTWAIT;
-    if (op->pool != NULL)
+    if (op_is_pooled(op))
         sqe->op_flags |= MSG_DONTWAIT; /* or it would wait, and keep the buffer */
     if (plain) {
         sqe->opcode = sends ? URING_SEND : URING_RECV;

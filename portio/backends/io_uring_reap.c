@@ -142,7 +142,7 @@ static void again_when_ready(portio_port *port, struct op *op)
         finish_with(port, op, EAGAIN); /* a source that is no file, SO_SNDTIMEO */
         return;
     }
-    struct op *heir = op->pool != NULL ? pool_give(op) : NULL;
+    struct op *heir = op_is_pooled(op) ? pool_give(op) : NULL;
     if (heir != NULL)
         engine_lend(port, heir);
     if (op->handle->type == PORTIO_FILE) {
@@ -195,7 +195,7 @@ static void operation_advance(portio_port *port, struct op *op, int32_t result)
             finish_with(port, op, ECANCELED);
         } else {
             op->phase = PHASE_DIRECT;
-            if (op->pool != NULL)
+            if (op_is_pooled(op))
                 receive_pooled(port, op);
             else
                 issue_rest(port, op);

@@ -65,6 +65,7 @@
 #define PORTIO_IOCP_H
 
 #include "iocp_abi.h"
+#include "pool.h"
 
 struct handle;
 
@@ -78,7 +79,7 @@ struct op {
     OVERLAPPED overlapped; /* first: a packet's pointer is the record's */
     portio_port *port;     /* whose record it is, for ever */
     uint64_t token;
-    uint64_t turns;  /* multishot: how many are over */
+    uint32_t turns;  /* multishot: how many are over */
     struct op *next; /* on the queue of its handle, or on the port's stash */
     struct op *previous;
     struct handle *handle;
@@ -98,9 +99,8 @@ struct op {
     int64_t argument;  /* as in the request; of Read and Write it advances */
     void *buffer;      /* advances as bytes are moved */
     uint64_t length;   /* what is left: bytes, or vectors when PORTIO_VECTORED */
-    struct portio_pool *pool; /* op_pool.h, under the port's lock; NULL: buffer is its own */
-    struct op *next_parked; /* in its pool, or among the heirs of the port */
-    struct op *previous_parked;
+    struct portio_pool *pool; /* op_pool.h, under the port's lock; of one with op_is_pooled */
+    struct parked links;      /* in its pool, or among the heirs of the port */
     uint32_t lent;     /* the number of its buffer plus one; 0: none */
     bool parked;       /* it has data, and waits for a buffer; its state is QUEUED */
     void *address;
@@ -121,6 +121,11 @@ struct op {
     PTP_WAIT step_wait;
 };
 _Static_assert(offsetof(struct op, overlapped) == 0, "a packet's pointer is the record's");
+
+static inline struct parked *op_parked(struct op *op)
+{
+    return &op->links;
+}
 
 #include "op_list.h"
 #include "op_pool.h"
@@ -303,7 +308,7 @@ static inline bool op_is_unqueued(const struct op *op)
 /* iocp_turn.c */
 /* The request of a multishot operation is what the door allows.  Lock held. */
 bool multishot_is_valid(const portio_request *request, const struct handle *handle);
-void multishot_begin(struct op *op, const portio_request *request); /* lock held */
+void pooled_begin(struct op *op, const portio_request *request); /* lock held */
 /* An operation with a pool has ended: what it had is the next one's.  Lock held; the
    caller runs the heirs when it is released. */
 void pool_pass_on(portio_port *port, struct op *op);

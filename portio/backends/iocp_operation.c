@@ -64,7 +64,7 @@ void record_fill(struct op *op, portio_completion *record)
     record->status = (int64_t)op->error;
     if (op_goes_on(op)) {
         record->status |= (int64_t)PORTIO_MORE << 32;
-        if (op->pool != NULL)
+        if (op_is_pooled(op))
             record->nbytes |= (int64_t)(op->lent - 1) << 32;
         op->state = OP_TURN;
         return;
@@ -97,7 +97,7 @@ static struct op *op_leave(portio_port *port, struct op *op)
     }
     if (!op_goes_on(op)) {
         handle_leave_locked(port, handle);
-        if (op->pool != NULL)
+        if (op_is_pooled(op))
             pool_pass_on(port, op);
     }
     return next;
@@ -380,10 +380,9 @@ static void op_begin(portio_port *port, const portio_request *request)
     op->address = request->address;
     op->address_length = request->address_length;
     op->file = request->file;
-    op->pool = NULL;
     op->parked = false;
-    if ((request->flags & PORTIO_MULTISHOT) != 0)
-        multishot_begin(op, request);
+    if (op_is_pooled(op))
+        pooled_begin(op, request);
     op->state = OP_CLAIMED;
     if (op_is_unqueued(op))
         ResetEvent(op->done_event);

@@ -291,9 +291,9 @@ static enum step receive_step(portio_port *port, struct op *op)
         socket_note_connection(op->handle);
     bool done = false;
     DWORD count = 1;
-    if (op->pool != NULL && op->phase == PHASE_LOOK)
+    if (op_is_pooled(op) && op->phase == PHASE_LOOK)
         buffers[0] = (WSABUF){0, NULL};
-    else if (op->pool != NULL && !pool_borrow(port, op, &done))
+    else if (op_is_pooled(op) && !pool_borrow(port, op, &done))
         return done ? STEP_DONE : STEP_ISSUED;
     else
         count = transfer_buffers(op, buffers, stream ? TRANSFER_VECTORS : DATAGRAM_VECTORS,
@@ -321,7 +321,7 @@ static bool receive_settle(struct op *op, uint32_t error, DWORD bytes)
     }
     if (error == WSAEDISCON || error == WSAESHUTDOWN)
         error = 0; /* the end of the stream */
-    if (op->pool != NULL && op->phase == PHASE_LOOK && error == 0) {
+    if (op_is_pooled(op) && op->phase == PHASE_LOOK && error == 0) {
         op->phase = PHASE_TAKE;
         return false;
     }

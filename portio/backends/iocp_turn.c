@@ -14,10 +14,8 @@ bool multishot_is_valid(const portio_request *request, const struct handle *hand
             handle->type == PORTIO_STREAM_SOCKET);
 }
 
-void multishot_begin(struct op *op, const portio_request *request)
+void pooled_begin(struct op *op, const portio_request *request)
 {
-    if (request->kind != PORTIO_RECV)
-        return;
     op->pool = request->buffer;
     op->length = op->pool->size;
     op->lent = 0;
@@ -30,7 +28,7 @@ static void heir_add(portio_port *port, struct op *heir)
     if (heir == NULL)
         return;
     heir->state = OP_CLAIMED;
-    heir->next_parked = port->heirs;
+    heir->links.next = port->heirs;
     port->heirs = heir;
 }
 
@@ -45,7 +43,7 @@ void heirs_run(portio_port *port)
         port_lock(port);
         struct op *heir = port->heirs;
         if (heir != NULL)
-            port->heirs = heir->next_parked;
+            port->heirs = heir->links.next;
         port_unlock(port);
         if (heir == NULL)
             return;
@@ -101,7 +99,7 @@ int portio_renew(portio_port *port, uint64_t token)
     else if (op == NULL || op->token != token || op->state != OP_TURN)
         refused = PORTIO_INVALID;
     else {
-        if (op->pool != NULL)
+        if (op_is_pooled(op))
             heir_add(port, pool_give(op));
         claimed = turn_claim(port, op);
     }

@@ -1,6 +1,6 @@
 /* An operation and the buffer that it has from its pool.  The same in every engine.
-   Included after struct op is defined; it uses `pool`, `lent`, `parked` and its links,
-   and `buffer`.  The port's lock is held.
+   Included after struct op is defined; it uses `kind`, `flags`, `pool`,
+   `lent`, `parked`, op_parked and `buffer`.  The port's lock is held.
 
    An operation has a buffer from the moment that there is data for it until the program
    has the bytes, which is when its next turn begins, or until it has ended.  One that
@@ -9,7 +9,10 @@
 #ifndef PORTIO_OP_POOL_H
 #define PORTIO_OP_POOL_H
 
-#include "pool.h"
+static inline bool op_is_pooled(const struct op *op)
+{
+    return (op->flags & PORTIO_MULTISHOT) != 0 && op->kind == PORTIO_RECV;
+}
 
 static inline void pool_lend(struct op *op, uint32_t number)
 {
@@ -17,18 +20,31 @@ static inline void pool_lend(struct op *op, uint32_t number)
     op->buffer = op->pool->memory + (size_t)number * op->pool->size;
 }
 
+static inline void pool_park(struct op *op)
+{
+    struct portio_pool *pool = op->pool;
+    op->parked = true;
+    *op_parked(op) = (struct parked){NULL, pool->last};
+    if (pool->last != NULL)
+        op_parked(pool->last)->next = op;
+    else
+        pool->first = op;
+    pool->last = op;
+}
+
 static inline void pool_unpark(struct op *op)
 {
     struct portio_pool *pool = op->pool;
+    struct parked *links = op_parked(op);
     op->parked = false;
-    if (op->previous_parked != NULL)
-        op->previous_parked->next_parked = op->next_parked;
+    if (links->previous != NULL)
+        op_parked(links->previous)->next = links->next;
     else
-        pool->first = op->next_parked;
-    if (op->next_parked != NULL)
-        op->next_parked->previous_parked = op->previous_parked;
+        pool->first = links->next;
+    if (links->next != NULL)
+        op_parked(links->next)->previous = links->previous;
     else
-        pool->last = op->previous_parked;
+        pool->last = links->previous;
 }
 
 /* True: it has a buffer now.  False: it is parked. */
@@ -41,16 +57,8 @@ static inline bool pool_take(struct op *op)
         pool_lend(op, pool->free[--pool->free_count]);
         return true;
     }
-    if (!op->parked) {
-        op->parked = true;
-        op->next_parked = NULL;
-        op->previous_parked = pool->last;
-        if (pool->last != NULL)
-            pool->last->next_parked = op;
-        else
-            pool->first = op;
-        pool->last = op;
-    }
+    if (!op->parked)
+        pool_park(op);
     return false;
 }
 

@@ -32,7 +32,7 @@ static inline bool op_is_meant(const struct op *op, uint64_t token)
     if (op->token == token)
         return true;
     uint64_t before_next = (op->token + TOKEN_LIFE - token) & TOKEN_BITS;
-    return (op->flags & PORTIO_MULTISHOT) != 0 && before_next <= (op->turns + 1) * TOKEN_LIFE;
+    return (op->flags & PORTIO_MULTISHOT) != 0 && before_next <= ((uint64_t)op->turns + 1) * TOKEN_LIFE;
 }
 
 /* The next turn: the operation is as it was when it was submitted, but for its token,

@@ -14,6 +14,7 @@
 #include <sys/uio.h>
 
 #include "native.h"
+#include "pool.h"
 
 struct handle;
 
@@ -29,7 +30,6 @@ enum op_state {
 
 struct op {
     uint64_t token;
-    uint64_t turns;  /* multishot: how many are over */
     struct op *next; /* an operation is on at most one list at a time */
     struct op *previous;
     struct handle *handle;
@@ -43,20 +43,21 @@ struct op {
     bool skipped;    /* it ended without a record (port's lock) */
     uint8_t retries; /* the engine's: bounds what it tries again */
     bool waits;      /* the engine's: on its list of operations to issue later */
+    bool parked;     /* op_pool.h: it has data, and waits for a buffer (port's lock) */
+    uint32_t turns;  /* multishot: how many are over (port's lock) */
     struct op *next_waiting;
     int32_t error;
+    uint32_t lent;   /* op_pool.h: the number of its buffer plus one; 0: none (port's lock) */
     int64_t nbytes;  /* moved so far; at the end the completion's nbytes */
     int64_t argument;
     void *buffer;    /* advances as bytes are moved */
     uint64_t length; /* what is left: bytes, or vectors when PORTIO_VECTORED */
-    struct portio_pool *pool; /* op_pool.h, under the port's lock; NULL: buffer is its own */
-    struct op *next_parked;
-    struct op *previous_parked;
-    uint32_t lent;   /* the number of its buffer plus one; 0: none */
-    bool parked;     /* it has data, and waits for a buffer */
     void *address;
     uint32_t *address_length;
-    int64_t file;    /* SendFile: the source; else unused */
+    union {
+        int64_t file;             /* SendFile: the source */
+        struct portio_pool *pool; /* of one with op_is_pooled */
+    };
     union {
         struct {
             struct msghdr header;
@@ -66,6 +67,7 @@ struct op {
             int64_t seconds;
             int64_t nanoseconds;
         } time;
+        struct parked parked;     /* the links of one that is parked */
         struct {
             char *block;      /* the bytes on their way */
             uint32_t filled;
@@ -83,6 +85,11 @@ struct op {
     uint32_t heap_index;      /* its place in that heap plus one; 0: not in it */
     uint8_t place;            /* the epoll engine's: where among the helper threads */
 };
+
+static inline struct parked *op_parked(struct op *op)
+{
+    return &op->u.parked;
+}
 
 #include "op_list.h"
 #include "op_pool.h"

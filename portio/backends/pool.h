@@ -8,6 +8,12 @@
 
 struct op;
 
+/* An operation's place among those that wait for a buffer. */
+struct parked {
+    struct op *next;
+    struct op *previous;
+};
+
 struct portio_pool {
     char *memory;
     uint32_t size;       /* of one buffer */

@@ -191,8 +191,7 @@ static void operation_begin(portio_port *port, const portio_request *request)
     op->address = request->address;
     op->address_length = request->address_length;
     op->file = request->file;
-    op->pool = NULL;
-    if ((request->flags & PORTIO_MULTISHOT) != 0 && request->kind == PORTIO_RECV) {
+    if (op_is_pooled(op)) {
         op->pool = request->buffer;
         op->length = op->pool->size;
         op->lent = 0;

@@ -104,7 +104,7 @@ void port_complete_locked(portio_port *port, struct op *op)
 {
     if (op->handle != NULL && !op_goes_on(op)) {
         port_handle_leave_locked(port, op->handle);
-        struct op *heir = op->pool != NULL ? pool_leave(op) : NULL;
+        struct op *heir = op_is_pooled(op) ? pool_leave(op) : NULL;
         if (heir != NULL)
             engine_lend(port, heir);
     }

@@ -29,7 +29,7 @@ int portio_renew(portio_port *port, uint64_t token)
                atomic_load_explicit(&op->state, memory_order_relaxed) != OP_TURN) {
         refused = PORTIO_INVALID;
     } else {
-        struct op *heir = op->pool != NULL ? pool_give(op) : NULL;
+        struct op *heir = op_is_pooled(op) ? pool_give(op) : NULL;
         if (heir != NULL)
             engine_lend(port, heir);
         op_turn_begin(op);

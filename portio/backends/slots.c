@@ -19,16 +19,22 @@ int slots_reserve(struct slots *slots, uint32_t count)
 {
     if (count > (1u << PORTIO_SLOT_BITS))
         return PORTIO_NO_MEMORY;
-    uint32_t have = atomic_load_explicit(&slots->count, memory_order_relaxed);
-    while (have < count) {
+    uint32_t first = atomic_load_explicit(&slots->count, memory_order_relaxed);
+    uint32_t have = first;
+    for (; have < count; have += SLOT_CHUNK) {
         struct op *chunk = calloc(SLOT_CHUNK, sizeof *chunk);
         if (chunk == NULL)
-            return PORTIO_NO_MEMORY;
+            break;
         slots->chunks[have >> SLOT_CHUNK_BITS] = chunk;
-        have += SLOT_CHUNK;
-        /* Release: a reader that sees the count sees the chunk. */
-        atomic_store_explicit(&slots->count, have, memory_order_release);
     }
+    if (have < count) {
+        /* The caller needs memory to say so: what was left must not stay with us. */
+        while (have > first)
+            free(slots->chunks[(have -= SLOT_CHUNK) >> SLOT_CHUNK_BITS]);
+        return PORTIO_NO_MEMORY;
+    }
+    /* Release: a reader that sees the count sees the chunks. */
+    atomic_store_explicit(&slots->count, have, memory_order_release);
     return 0;
 }
 

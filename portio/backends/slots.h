@@ -18,6 +18,7 @@ struct slots {
 };
 
 int slots_create(struct slots *slots);
+/* 0, or PORTIO_NO_MEMORY, and then everything is as it was. */
 int slots_reserve(struct slots *slots, uint32_t count);
 void slots_destroy(struct slots *slots);
 

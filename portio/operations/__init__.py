@@ -1,6 +1,6 @@
 """The kinds of operation, as classes: each names its arguments and its result.
 
-`base` holds what they share; `sockets`, `files` and `timers` the kinds.
+`base` holds what they share; `sockets`, `multishot`, `files` and `timers` the kinds.
 """
 
 from portio.operations.base import Operation

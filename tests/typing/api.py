@@ -26,10 +26,11 @@ class Receive(portio.Recv):
         self.session = Session()
 
 
-def results(key: portio.CompletionKey, file: portio.File) -> None:
+def results(port: portio.Port, key: portio.CompletionKey, file: portio.File) -> None:
     buffer = bytearray(1)
     assert_type(portio.Accept(key).result(), socket.socket)
     assert_type(portio.Accept(key, multishot=True).result(), socket.socket)
+    assert_type(portio.RecvMultishot(key, portio.BufferPool(port, 4, 4096)).result(), bytes)
     assert_type(portio.Connect(key, ("127.0.0.1", 80)).result(), None)
     assert_type(portio.Recv(key, buffer).result(), int)
     assert_type(portio.Send(key, b"x", socket.MSG_DONTROUTE).result(), int)
@@ -112,6 +113,7 @@ def buffers(key: portio.CompletionKey) -> None:
     portio.Send(key, 5)  # type: ignore[arg-type]
     portio.Connect(key, 5)  # type: ignore[arg-type]
     portio.Accept(key, True)  # type: ignore[call-arg]
+    portio.RecvMultishot(key, bytearray(1))  # type: ignore[arg-type]
 
 
 def ports() -> None:

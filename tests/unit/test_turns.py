@@ -174,6 +174,7 @@ def test_only_what_can_go_on(port: portio.Port, listener: socket.socket) -> None
         (numbers.ACCEPT, flags | lib.PORTIO_UNQUEUED),
         (numbers.ACCEPT, flags | lib.PORTIO_QUIET),
         (numbers.SEND, flags),
+        (numbers.RECV, flags),  # without a pool
     ):
         token = port._new_token()
         refused = lib.portio_submit_one(port._native, kind, flag, key._id, token, port._null, 0, 0)
