@@ -40,6 +40,7 @@ ONCE = [
     ),
     "--deselect=tests/stress/test_ten_thousand.py",
     *("-m", "not large"),
+    *("-k", "not (conformance and trio)"),
 ]
 
 # These run no C that the rest of the suite does not run.

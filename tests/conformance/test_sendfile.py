@@ -12,6 +12,7 @@ import pytest
 import portio
 from support import handles
 from support.drivers import Driver
+from support.marks import wine_forgets_who_sends
 from support.net import STREAMS, Net, fill, pattern, recv_all, recv_exactly
 from support.system import LOCAL
 from support.threads import Background
@@ -140,6 +141,7 @@ def test_o1_the_same_file_to_many_peers_at_once(driver: Driver, net: Net, path: 
             assert reader.result() == DATA
 
 
+@wine_forgets_who_sends
 def test_o8_the_peer_turns_away(driver: Driver, net: Net, tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(bytes(8 << 20))
     ours, peer = net.small_pair(LOCAL)

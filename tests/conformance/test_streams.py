@@ -349,6 +349,7 @@ def test_o9_a_send_behind_a_connect(driver: Driver, net: Net) -> None:
     assert recv_all(peer) == b"early bird"
 
 
+@wine_forgets_who_sends
 def test_o9_an_error_does_not_hold_up_what_follows(driver: Driver, net: Net) -> None:
     ours, peer = net.small_pair(LOCAL)
     key = driver.associate(ours)

@@ -286,6 +286,8 @@ class StreamMachine(PortMachine):
             wanted |= not stream.ended
             if WINDOWS and stream.ended and stream.deaf:  # elsewhere it can still be read
                 stream.give_up_sends()
+            if WINE and end.outbound and end.outbound.receiver_closed:
+                end.outbound.give_up_sends()  # see wine_forgets_who_sends
             over = stream.ended and all(submission.done for submission in stream.sends)
             if not over and all(submission.done for submission in stream.receives):
                 self.start(end, self.receive(end, Shape((100_000,), single=True)), queued=True)
