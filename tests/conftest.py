@@ -124,7 +124,7 @@ def backend(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def _first_use(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Use everything once: what a system opens for a process's first use stays open."""
     if not WINDOWS:
