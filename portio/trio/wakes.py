@@ -308,6 +308,7 @@ class DescriptorWake(trio.abc.Instrument):
         while True:
             packets = self.port.get_many(MOST, 0)
             if packets:
+                self._unsent = True  # the next turns of multishot operations
                 self._host.deliver(packets)
             if len(packets) < MOST:
                 return

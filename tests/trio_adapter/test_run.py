@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.lowlevel import checkpoint
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 import portio
@@ -55,6 +56,12 @@ async def test_results_and_errors(trio_port: MakePort, net: Net) -> None:
         key.close()
 
 
+async def spin() -> None:
+    """Be always ready to run."""
+    while True:
+        await checkpoint()
+
+
 @in_trio
 async def test_many_completions(trio_port: MakePort, net: Net) -> None:
     """They are taken with get; who awaits an operation waits for one completion."""
@@ -71,6 +78,13 @@ async def test_many_completions(trio_port: MakePort, net: Net) -> None:
             done = await port.get()
             net.own(done.result())
             assert not done.last
+        clients = [net.client(listener) for _ in range(3)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(spin)  # also while the loop never sleeps
+            with trio.fail_after(LIMIT):
+                for _ in clients:
+                    net.own((await port.get()).result())
+            nursery.cancel_scope.cancel()
         accept.cancel()
         assert (await port.get()).last
 
