@@ -221,7 +221,8 @@ static bool may_skip(const portio_port *port, const struct handle *handle)
 }
 
 /* The mode stays with the file object for good, and who had the handle before us may
-   have set it.  So what counts is what the system says. */
+   have set it: then what the system says counts.  It does so only of a handle with the
+   right to read attributes. */
 static bool is_skipping(HANDLE number)
 {
     ULONG modes = 0; /* FILE_IO_COMPLETION_NOTIFICATION_INFORMATION */
@@ -231,12 +232,13 @@ static bool is_skipping(HANDLE number)
            (modes & FILE_SKIP_COMPLETION_PORT_ON_SUCCESS) != 0;
 }
 
-static void handle_skip(portio_port *port, struct handle *handle, HANDLE number)
+#define SKIPPING_MODES (FILE_SKIP_COMPLETION_PORT_ON_SUCCESS | FILE_SKIP_SET_EVENT_ON_HANDLE)
+
+static void handle_skip(const portio_port *port, struct handle *handle, HANDLE number)
 {
-    if (may_skip(port, handle))
-        SetFileCompletionNotificationModes(number, FILE_SKIP_COMPLETION_PORT_ON_SUCCESS |
-                                                       FILE_SKIP_SET_EVENT_ON_HANDLE);
-    handle->skips = is_skipping(number);
+    handle->skips = (may_skip(port, handle) &&
+                     SetFileCompletionNotificationModes(number, SKIPPING_MODES)) ||
+                    is_skipping(number);
 }
 
 static int handle_attach(portio_port *port, struct handle *handle, HANDLE number)
