@@ -64,7 +64,7 @@ _again = threading.Lock()
 class Completion(Generic[T]):
     """A finished operation, or a posted packet.  Ports make them; read only."""
 
-    # PacketQueue._take fills the slots itself: a call of __init__ would be a tenth
+    # PacketQueue fills the slots itself: a call of __init__ would be a tenth
     # of what an operation costs.
     __slots__ = ("__weakref__", "_error", "_outcome", "key", "nbytes", "operation")
 

@@ -32,7 +32,7 @@ class BufferPool:
 
     A receive has a buffer from the moment that there is data for it until its completion
     leaves the port.  When all are in use, further receives wait, in the order in which
-    they found data, until one comes back: their peers feel it as every receiver that is
+    they needed one, until one comes back: their peers feel it as every receiver that is
     slow.
 
     Raises ValueError and TypeError for bad arguments, `PortClosedError`, MemoryError, and

@@ -129,6 +129,7 @@ static inline struct parked *op_parked(struct op *op)
 
 #include "op_list.h"
 #include "op_pool.h"
+#include "op_quiet.h"
 #include "op_turn.h"
 #include "op_window.h"
 
@@ -306,9 +307,6 @@ static inline bool op_is_unqueued(const struct op *op)
 }
 
 /* iocp_turn.c */
-/* The request of a multishot operation is what the door allows.  Lock held. */
-bool multishot_is_valid(const portio_request *request, const struct handle *handle);
-void pooled_begin(struct op *op, const portio_request *request); /* lock held */
 /* An operation with a pool has ended: what it had is the next one's.  Lock held; the
    caller runs the heirs when it is released. */
 void pool_pass_on(portio_port *port, struct op *op);

@@ -63,9 +63,7 @@ void record_fill(struct op *op, portio_completion *record)
     record->nbytes = op->nbytes;
     record->status = (int64_t)op->error;
     if (op_goes_on(op)) {
-        record->status |= (int64_t)PORTIO_MORE << 32;
-        if (op_is_pooled(op))
-            record->nbytes |= (int64_t)(op->lent - 1) << 32;
+        turn_fill(op, record);
         op->state = OP_TURN;
         return;
     }
@@ -122,11 +120,9 @@ static struct op *op_finish(portio_port *port, struct op *op)
     op_release(op);
     port_lock(port);
     struct op *next = op_leave(port, op);
-    /* portio_submit_one tells, under the lock, of one that is skipped; until then
-       nobody can use the slot for another operation. */
-    op->skipped = op->starting && op->error == 0;
-    op->state = op->skipped ? OP_FREE : OP_DONE;
-    bool queued = !op->skipped && !op_is_unqueued(op);
+    bool skipped = quiet_skips(op);
+    op->state = skipped ? OP_FREE : OP_DONE;
+    bool queued = !skipped && !op_is_unqueued(op);
     if (op_is_unqueued(op))
         SetEvent(op->done_event);
     bool closing = port_is_closing(port);
@@ -350,7 +346,7 @@ static int request_check(portio_port *port, const portio_request *request)
     if (request->kind != PORTIO_TIMER &&
         (handle = handles_find(&port->handles, request->handle)) == NULL)
         return PORTIO_NO_HANDLE;
-    if ((request->flags & PORTIO_MULTISHOT) != 0 && !multishot_is_valid(request, handle))
+    if ((request->flags & PORTIO_MULTISHOT) != 0 && !turn_is_valid(request, handle->type))
         return PORTIO_INVALID;
     if ((request->flags & PORTIO_UNQUEUED) != 0 && !events_make(op))
         return PORTIO_NO_MEMORY;
@@ -382,7 +378,7 @@ static void op_begin(portio_port *port, const portio_request *request)
     op->file = request->file;
     op->parked = false;
     if (op_is_pooled(op))
-        pooled_begin(op, request);
+        pool_begin(op, request->buffer);
     op->state = OP_CLAIMED;
     if (op_is_unqueued(op))
         ResetEvent(op->done_event);
@@ -414,7 +410,7 @@ static bool op_claim(struct op *op, uint64_t token)
 
 /* 1: the only request was quiet and has ended already. */
 static int requests_start(portio_port *port, const portio_request *requests, uint32_t count,
-                          bool skippable)
+                          bool may_skip)
 {
     int refused = port_enter(port);
     if (refused != 0)
@@ -426,9 +422,10 @@ static int requests_start(portio_port *port, const portio_request *requests, uin
         refused = request_check(port, &requests[at]);
     for (uint32_t at = 0; at < count && refused == 0; at++)
         op_begin(port, &requests[at]);
-    struct op *single = slots_find(&port->slots, requests[0].token);
-    if (refused == 0)
-        single->starting = skippable;
+    may_skip = may_skip && refused == 0;
+    struct op *single = may_skip ? slots_find(&port->slots, requests[0].token) : NULL;
+    if (may_skip)
+        single->starting = true;
     for (uint32_t at = 0; at < count && refused == 0; at++) {
         struct op *op = slots_find(&port->slots, requests[at].token);
         if (!op_claim(op, requests[at].token))
@@ -437,10 +434,8 @@ static int requests_start(portio_port *port, const portio_request *requests, uin
         op_drive(port, op, true);
         port_lock(port);
     }
-    if (skippable && refused == 0 && single->token == requests[0].token) {
-        single->starting = false;
-        refused = single->skipped ? 1 : 0;
-    }
+    if (may_skip)
+        refused = quiet_end(single, requests[0].token);
     port_unlock(port);
     port_leave(port);
     return refused;
@@ -448,7 +443,7 @@ static int requests_start(portio_port *port, const portio_request *requests, uin
 
 int portio_submit(portio_port *port, const portio_request *requests, uint32_t count)
 {
-    return count > 0 ? requests_start(port, requests, count, false) : 0;
+    return requests_start(port, requests, count, false);
 }
 
 int portio_submit_one(portio_port *port, uint32_t kind, uint32_t flags, uint64_t handle,
@@ -463,9 +458,7 @@ int portio_submit_one(portio_port *port, uint32_t kind, uint32_t flags, uint64_t
         .length = length,
         .argument = argument,
     };
-    bool skippable = (flags & (PORTIO_QUIET | PORTIO_VECTORED)) == PORTIO_QUIET &&
-                     (kind == PORTIO_SEND || kind == PORTIO_WRITE);
-    return requests_start(port, &request, 1, skippable);
+    return requests_start(port, &request, 1, quiet_may_skip(kind, flags));
 }
 
 int portio_skipped(portio_port *port, uint64_t token)
@@ -474,8 +467,7 @@ int portio_skipped(portio_port *port, uint64_t token)
     if (refused != 0)
         return refused;
     port_lock(port);
-    const struct op *op = slots_find(&port->slots, token);
-    int skipped = op != NULL && op->token == token && op->skipped;
+    int skipped = quiet_was_skipped(slots_find(&port->slots, token), token);
     port_unlock(port);
     port_leave(port);
     return skipped;

@@ -5,22 +5,6 @@
    is released. */
 #include "iocp.h"
 
-bool multishot_is_valid(const portio_request *request, const struct handle *handle)
-{
-    if ((request->flags & (PORTIO_UNQUEUED | PORTIO_QUIET | PORTIO_VECTORED)) != 0)
-        return false;
-    return request->kind == PORTIO_ACCEPT ||
-           (request->kind == PORTIO_RECV && request->buffer != NULL &&
-            handle->type == PORTIO_STREAM_SOCKET);
-}
-
-void pooled_begin(struct op *op, const portio_request *request)
-{
-    op->pool = request->buffer;
-    op->length = op->pool->size;
-    op->lent = 0;
-}
-
 /* ---- pools ---- */
 
 static void heir_add(portio_port *port, struct op *heir)

@@ -1,6 +1,6 @@
 /* An operation and the buffer that it has from its pool.  The same in every engine.
    Included after struct op is defined; it uses `kind`, `flags`, `pool`,
-   `lent`, `parked`, op_parked and `buffer`.  The port's lock is held.
+   `lent`, `parked`, op_parked, `buffer` and `length`.  The port's lock is held.
 
    An operation has a buffer from the moment that there is data for it until the program
    has the bytes, which is when its next turn begins, or until it has ended.  One that
@@ -12,6 +12,14 @@
 static inline bool op_is_pooled(const struct op *op)
 {
     return (op->flags & PORTIO_MULTISHOT) != 0 && op->kind == PORTIO_RECV;
+}
+
+/* It is submitted: the request's buffer is its pool. */
+static inline void pool_begin(struct op *op, void *pool)
+{
+    op->pool = pool;
+    op->length = op->pool->size;
+    op->lent = 0;
 }
 
 static inline void pool_lend(struct op *op, uint32_t number)

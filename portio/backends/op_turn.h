@@ -1,6 +1,6 @@
 /* Multishot operations (O16): one submission, many completions.  The same in every
-   engine.  Included after struct op is defined; it uses `token`, `turns`, `flags`,
-   `error`, `nbytes` and `kind`.
+   engine.  Included after struct op is defined, and after op_pool.h; it uses `token`,
+   `turns`, `flags`, `error`, `nbytes` and `kind`.
 
    What lies between two completions is a *turn*.  A turn that succeeds does not end the
    operation: its record carries PORTIO_MORE, the slot stays the operation's, and the
@@ -18,6 +18,16 @@
 
 #define TOKEN_LIFE (UINT64_C(1) << PORTIO_SLOT_BITS) /* from a slot's token to its next */
 #define TOKEN_BITS ((UINT64_C(1) << 63) - 1)
+
+/* Whether a request for one is what the door allows; `type` is its handle's. */
+static inline bool turn_is_valid(const portio_request *request, int type)
+{
+    if ((request->flags & (PORTIO_UNQUEUED | PORTIO_QUIET | PORTIO_VECTORED)) != 0)
+        return false;
+    return request->kind == PORTIO_ACCEPT ||
+           (request->kind == PORTIO_RECV && request->buffer != NULL &&
+            type == PORTIO_STREAM_SOCKET);
+}
 
 /* Whether a turn that is over, `error` and `nbytes` being set, leaves more to come. */
 static inline bool op_goes_on(const struct op *op)
@@ -44,6 +54,14 @@ static inline void op_turn_begin(struct op *op)
     op->nbytes = 0;
     op->phase = 0;
     op->next = op->previous = NULL;
+}
+
+/* What the record of a turn says besides, when there is more to come. */
+static inline void turn_fill(const struct op *op, portio_completion *record)
+{
+    record->status |= (int64_t)PORTIO_MORE << 32;
+    if (op_is_pooled(op))
+        record->nbytes |= (int64_t)(op->lent - 1) << 32;
 }
 
 #endif

@@ -140,15 +140,6 @@ int64_t portio_system_handle(portio_port *port)
 
 /* ---- operations ---- */
 
-static bool multishot_is_valid(const portio_request *request, const struct handle *handle)
-{
-    if ((request->flags & (PORTIO_UNQUEUED | PORTIO_QUIET | PORTIO_VECTORED)) != 0)
-        return false;
-    return request->kind == PORTIO_ACCEPT ||
-           (request->kind == PORTIO_RECV && request->buffer != NULL &&
-            handle->type == PORTIO_STREAM_SOCKET);
-}
-
 static int request_check(portio_port *port, const portio_request *request)
 {
     struct op *op = slots_find(&port->slots, request->token);
@@ -162,7 +153,7 @@ static int request_check(portio_port *port, const portio_request *request)
     if (request->kind != PORTIO_TIMER &&
         (handle = handles_find(&port->handles, request->handle)) == NULL)
         return PORTIO_NO_HANDLE;
-    if ((request->flags & PORTIO_MULTISHOT) != 0 && !multishot_is_valid(request, handle))
+    if ((request->flags & PORTIO_MULTISHOT) != 0 && !turn_is_valid(request, handle->type))
         return PORTIO_INVALID;
     return 0;
 }
@@ -183,6 +174,7 @@ static void operation_begin(portio_port *port, const portio_request *request)
     op->waits = false;
     op->starting = false;
     op->skipped = false;
+    op->parked = false;
     op->error = 0;
     op->nbytes = 0;
     op->argument = request->argument;
@@ -191,12 +183,8 @@ static void operation_begin(portio_port *port, const portio_request *request)
     op->address = request->address;
     op->address_length = request->address_length;
     op->file = request->file;
-    if (op_is_pooled(op)) {
-        op->pool = request->buffer;
-        op->length = op->pool->size;
-        op->lent = 0;
-        op->parked = false;
-    }
+    if (op_is_pooled(op))
+        pool_begin(op, request->buffer);
     if (request->kind != PORTIO_TIMER) {
         op->handle = handles_find(&port->handles, request->handle);
         op->handle->pending++;
@@ -232,11 +220,7 @@ static int requests_start(portio_port *port, const portio_request *requests, uin
     }
     if (may_skip) {
         port_lock(port);
-        /* After a failure its record may be taken already, and the slot another's. */
-        if (single->token == requests[0].token) {
-            single->starting = false;
-            refused = single->skipped ? 1 : 0;
-        }
+        refused = quiet_end(single, requests[0].token);
         port_unlock(port);
     }
     port_leave(port);
@@ -260,9 +244,7 @@ int portio_submit_one(portio_port *port, uint32_t kind, uint32_t flags, uint64_t
         .length = length,
         .argument = argument,
     };
-    bool may_skip = (flags & (PORTIO_QUIET | PORTIO_VECTORED)) == PORTIO_QUIET &&
-                    (kind == PORTIO_SEND || kind == PORTIO_WRITE);
-    return requests_start(port, &request, 1, may_skip);
+    return requests_start(port, &request, 1, quiet_may_skip(kind, flags));
 }
 
 int portio_skipped(portio_port *port, uint64_t token)
@@ -271,8 +253,7 @@ int portio_skipped(portio_port *port, uint64_t token)
     if (refused != 0)
         return refused;
     port_lock(port);
-    const struct op *op = slots_find(&port->slots, token);
-    int skipped = op != NULL && op->token == token && op->skipped;
+    int skipped = quiet_was_skipped(slots_find(&port->slots, token), token);
     port_unlock(port);
     port_leave(port);
     return skipped;

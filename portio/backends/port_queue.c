@@ -109,8 +109,7 @@ void port_complete_locked(portio_port *port, struct op *op)
             engine_lend(port, heir);
     }
     port->active--; /* a closing port does not wait for a turn that nobody may begin */
-    op->skipped = op->starting && op->error == 0;
-    if (op->skipped) {
+    if (quiet_skips(op)) {
         /* portio_submit_one says so, under the lock; until then nobody can use
            the slot for another operation. */
         atomic_store_explicit(&op->state, OP_FREE, memory_order_relaxed);

@@ -37,9 +37,7 @@ static void record_packet(struct op *op, portio_completion *record)
     record->nbytes = op->nbytes;
     record->status = (int64_t)(uint32_t)op->error;
     if (op_goes_on(op)) {
-        record->status |= (int64_t)PORTIO_MORE << 32;
-        if (op_is_pooled(op))
-            record->nbytes |= (int64_t)(op->lent - 1) << 32;
+        turn_fill(op, record);
         atomic_store_explicit(&op->state, OP_TURN, memory_order_release);
         return;
     }

@@ -1,0 +1,38 @@
+/* A quiet operation that ends within portio_submit_one (O15).  The same in every engine.
+   Included after struct op is defined; it uses `token`, `error`, `starting` and
+   `skipped`.  The port's lock is held.
+
+   `starting` says that portio_submit_one has not returned.  A success until then is
+   *skipped*: it gives no record, the call's result tells of it, and before that nobody
+   can use the slot for another operation.  A failure gives its record; that may be taken,
+   and the slot be another's, when the call returns, so the token is looked at. */
+#ifndef PORTIO_OP_QUIET_H
+#define PORTIO_OP_QUIET_H
+
+static inline bool quiet_may_skip(uint32_t kind, uint32_t flags)
+{
+    return (flags & (PORTIO_QUIET | PORTIO_VECTORED)) == PORTIO_QUIET &&
+           (kind == PORTIO_SEND || kind == PORTIO_WRITE);
+}
+
+/* The operation is complete.  True: it is skipped. */
+static inline bool quiet_skips(struct op *op)
+{
+    op->skipped = op->starting && op->error == 0;
+    return op->skipped;
+}
+
+static inline bool quiet_was_skipped(const struct op *op, uint64_t token)
+{
+    return op != NULL && op->token == token && op->skipped;
+}
+
+/* portio_submit_one is about to return. */
+static inline bool quiet_end(struct op *op, uint64_t token)
+{
+    if (op->token == token)
+        op->starting = false;
+    return quiet_was_skipped(op, token);
+}
+
+#endif
