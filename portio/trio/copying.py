@@ -11,8 +11,6 @@ import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from portio import files
-from portio.completion import Completion
-from portio.errors import PortClosedError
 from portio.operations import Read, SendFile, Write
 from portio.trio.binary import BinaryFile
 from portio.trio.ports import TrioPort, current_port
@@ -170,14 +168,7 @@ async def _send_by_system(
     offset: int,
     count: int | None,
 ) -> int:
-    await stream._begin_sending()
-    try:
-        operation = SendFile(stream._key, file, offset, count)
-        done: Completion[int] = await stream._port.complete(operation)
-    except (PortClosedError, ValueError) as error:
-        await stream._refused(error)
-    finally:
-        stream._sending = False
+    done = await stream._send_one(SendFile(stream._key, file, offset, count))
     if done.error is None:
         return done.nbytes
     if done.error.errno in _OF_FILES:

@@ -140,11 +140,8 @@ class TextSteps:
                 more = await self._read_chunk()
             if not waited:
                 await checkpoint()
-        except UnicodeError:
-            self._pass_over(mark)
-            raise
-        except BaseException:
-            self._return_to(mark, pieces)
+        except BaseException as error:
+            self._undo(mark, pieces, error)
             raise
         return "".join(pieces)
 
@@ -180,11 +177,8 @@ class TextSteps:
                 more = await self._read_chunk()
             if not waited:
                 await checkpoint()
-        except UnicodeError:
-            self._pass_over(mark)
-            raise
-        except BaseException:
-            self._return_to(mark, [before])
+        except BaseException as error:
+            self._undo(mark, [before], error)
             raise
         line = text[:end]
         self._used += len(line) - len(before)
@@ -200,11 +194,8 @@ class TextSteps:
                 size += len(line)
                 if 0 < hint < size:
                     break
-        except UnicodeError:
-            self._pass_over(mark)
-            raise
-        except BaseException:
-            self._return_to(mark, lines)
+        except BaseException as error:
+            self._undo(mark, lines, error)
             raise
         return lines
 
@@ -258,8 +249,15 @@ class TextSteps:
         position = self._buffer._position
         return _Mark(position, state, self._chars, self._used, self._snapshot)
 
+    def _undo(self, mark: _Mark, read: list[str], error: BaseException) -> None:
+        """A read has failed that had `read` something."""
+        if isinstance(error, UnicodeError):
+            self._pass_over(mark)
+        else:
+            self._return_to(mark, read)
+
     def _return_to(self, mark: _Mark, read: list[str]) -> None:
-        """A read has failed that had `read` something: it has read nothing."""
+        """It has read nothing."""
         if not self._buffer._has_offsets:  # it cannot be read again
             self._chars = "".join(read) + self._chars[self._used :]
             self._used = 0

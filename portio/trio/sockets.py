@@ -50,7 +50,7 @@ class _Held(sockets.socket):
         """The same socket: until `take` or `detach`, the number is that of both."""
         return cls(given.family, given.type, given.proto, fileno=given.fileno())
 
-    def take(self, given: sockets.socket, holder: SocketStream | SocketListener) -> None:
+    def take(self, given: sockets.socket, holder: Owner) -> None:
         """Takes it from `given`, for `holder`, which is not kept alive by it."""
         given.detach()
         self._holder = ref(holder)
@@ -60,12 +60,30 @@ class _Held(sockets.socket):
     def close(self) -> None:
         """Closes the stream or listener, and raises what its `close` raises."""
         holder = self._holder() if hasattr(self, "_holder") else None  # a duplicate has none
-        if holder is not None and not holder._closed and self.fileno() >= 0:
+        if holder is not None and self.fileno() >= 0:
             holder.close()
         super().close()
 
 
-class SocketStream(Sending, Receiving, trio.abc.HalfCloseableStream):
+class Owner(Resource):
+    """What takes a socket over."""
+
+    #: The socket.  Only for what does not wait: names, options.  Closing it closes its
+    #: owner, and tasks that wait are told.
+    socket: sockets.socket
+
+    @enable_ki_protection  # until it is taken, the number is that of two objects
+    def __init__(self, socket: sockets.socket, on: TrioPort | None) -> None:
+        self.socket = held = _Held.of(socket)
+        try:
+            super().__init__(held, on)
+        except BaseException:
+            held.detach()
+            raise
+        held.take(socket, self)
+
+
+class SocketStream(Owner, Sending, Receiving, trio.abc.HalfCloseableStream):
     """A connected stream socket.
 
     `socket` is one of the `socket` module, and is taken over: the object that was given is
@@ -79,19 +97,9 @@ class SocketStream(Sending, Receiving, trio.abc.HalfCloseableStream):
 
     _send_type = Send
 
-    #: The socket.  Only for what does not wait: names, options.  Closing it closes the
-    #: stream, and tasks that wait are told.
-    socket: sockets.socket
-
     def __init__(self, socket: sockets.socket, *, on: TrioPort | None = None) -> None:
         _check_stream(socket, type(self))
-        self.socket = held = _Held.of(socket)
-        try:
-            super().__init__(held, on)
-        except BaseException:
-            held.detach()
-            raise
-        held.take(socket, self)
+        super().__init__(socket, on)
         with suppress(OSError):  # no TCP
             self.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
             if hasattr(sockets, "TCP_NOTSENT_LOWAT"):
@@ -109,13 +117,7 @@ class SocketStream(Sending, Receiving, trio.abc.HalfCloseableStream):
         if self._eof_sent and not self._closed:
             await checkpoint()
             return
-        await self._begin_sending()
-        try:
-            done = await self._port.complete(Shutdown(self._key, sockets.SHUT_WR))
-        except (PortClosedError, ValueError) as error:
-            await self._refused(error)
-        finally:
-            self._sending = False
+        done = await self._send_one(Shutdown(self._key, sockets.SHUT_WR))
         if done.error is not None:
             raise self._failure(done)
         self._eof_sent = True
@@ -155,7 +157,7 @@ class SocketStream(Sending, Receiving, trio.abc.HalfCloseableStream):
         return f"<portio.trio.SocketStream {self.socket!r}>"
 
 
-class SocketListener(Resource, trio.abc.Listener[SocketStream]):
+class SocketListener(Owner, trio.abc.Listener[SocketStream]):
     """A listening stream socket.
 
     `socket` is one of the `socket` module, on which ``listen`` was called, and is taken
@@ -166,21 +168,11 @@ class SocketListener(Resource, trio.abc.Listener[SocketStream]):
     `Port.associate` raises.
     """
 
-    #: The socket.  Only for what does not wait: names, options.  Closing it closes the
-    #: listener, and tasks that wait are told.
-    socket: sockets.socket
-
     def __init__(self, socket: sockets.socket, *, on: TrioPort | None = None) -> None:
         _check_stream(socket, type(self))
         if not _listens(socket):
             raise ValueError("SocketListener requires a listening socket")
-        self.socket = held = _Held.of(socket)
-        try:
-            super().__init__(held, on)
-        except BaseException:
-            held.detach()
-            raise
-        held.take(socket, self)
+        super().__init__(socket, on)
 
     @enable_ki_protection
     async def accept(self) -> SocketStream:

@@ -15,7 +15,7 @@ become what `trio.abc` asks for:
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import trio
 from trio.lowlevel import (
@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from portio.buffers import Buffers
     from portio.completion import Completion
     from portio.keys import HandleLike
-    from portio.operations import Read, Recv, Send, Write
+    from portio.operations import Operation, Read, Recv, Send, Write
 
 __all__ = ["Receiving", "Resource", "Sending"]
+
+_T = TypeVar("_T")
 
 _CLOSED = {errno.EBADF, getattr(errno, "ENOTSOCK", errno.EBADF)}
 
@@ -180,6 +182,19 @@ class Sending(Resource, trio.abc.SendStream):
         if self._is_gone():
             await self._refuse()
         self._sending = True
+
+    async def _send_one(self, operation: Operation[_T]) -> Completion[_T]:
+        """Carries out an operation of this direction in its turn: one at a time.
+
+        Raises what `send_all` raises of a stream that is busy, closed or ended.
+        """
+        await self._begin_sending()
+        try:
+            return await self._port.complete(operation)
+        except (PortClosedError, ValueError) as error:
+            await self._refused(error)
+        finally:
+            self._sending = False
 
     async def _refuse_sending(self) -> NoReturn:
         if self._sending:

@@ -32,6 +32,19 @@ from support.trio_runs import clog, in_trio
 MakePort = Callable[[], AbstractAsyncContextManager[TrioPort]]
 
 
+async def expect_all_closed(stream: SocketStream, listener: SocketListener) -> None:
+    """Nothing can be done with them any more."""
+    for use in (
+        lambda: stream.send_all(b"x"),
+        stream.receive_some,
+        stream.send_eof,
+        stream.wait_send_all_might_not_block,
+        listener.accept,
+    ):
+        with assert_checkpoints(), pytest.raises(trio.ClosedResourceError):
+            await use()
+
+
 @in_trio
 async def test_an_accept_whose_listener_is_closed(trio_port: MakePort) -> None:
     async with trio_port() as port:
@@ -104,15 +117,7 @@ async def test_a_socket_that_is_closed_by_its_own_hand(trio_port: MakePort, net:
             stream.socket.close()
             listener.socket.close()
         assert set(iter(lambda: peer.recv(1 << 20)[:1], b"")) == {b"\xff"}
-        for use in (
-            lambda: stream.send_all(b"x"),
-            stream.receive_some,
-            stream.send_eof,
-            stream.wait_send_all_might_not_block,
-            listener.accept,
-        ):
-            with assert_checkpoints(), pytest.raises(trio.ClosedResourceError):
-                await use()
+        await expect_all_closed(stream, listener)
         stream.socket.close()
         await stream.aclose()
         await listener.aclose()
@@ -144,15 +149,7 @@ async def test_a_number_that_is_another_file_now(trio_port: MakePort, net: Net) 
         for number in numbers:
             os.dup2(reader, number)
         try:
-            for use in (
-                lambda: stream.send_all(b"x"),
-                stream.receive_some,
-                stream.send_eof,
-                stream.wait_send_all_might_not_block,
-                listener.accept,
-            ):
-                with assert_checkpoints(), pytest.raises(trio.ClosedResourceError):
-                    await use()
+            await expect_all_closed(stream, listener)
             async with trio.open_nursery() as nursery:
                 for number in numbers:
                     nursery.start_soon(trio.lowlevel.wait_readable, number)
