@@ -68,13 +68,12 @@ def socket_pairs(count: int) -> list[tuple[socket.socket, socket.socket]]:
 
 @dataclass(frozen=True)
 class Reads:
-    """The arguments of the programs that read a file, and the order of its blocks."""
+    """The arguments of the programs that read a file, and which blocks they read."""
 
     path: str
     block: int
     depth: int
     count: int
-    order: str
 
     @property
     def warm_up(self) -> int:
@@ -85,8 +84,6 @@ class Reads:
         """Give the offset of every read, warm-up included: those of peers/reads.h."""
         blocks = os.stat(self.path).st_size // self.block
         count = self.warm_up + self.count
-        if self.order == "sequential":
-            return [index % blocks * self.block for index in range(count)]
         state, offsets = 0, []
         for _ in range(count):
             state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
@@ -100,11 +97,10 @@ def reads_arguments(parser: argparse.ArgumentParser) -> tuple[Reads, argparse.Na
     parser.add_argument("block", type=int)
     parser.add_argument("depth", type=int)
     parser.add_argument("count", type=int)
-    parser.add_argument("order", choices=["random", "sequential"])
     parser.add_argument("seconds", type=int)
     options = parser.parse_args()
     limit_seconds(options.seconds)
-    return Reads(options.path, options.block, options.depth, options.count, options.order), options
+    return Reads(options.path, options.block, options.depth, options.count), options
 
 
 def files_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:

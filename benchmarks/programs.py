@@ -64,6 +64,18 @@ def compiled(name: str) -> Path:
     return executable
 
 
+def assign_processors(*, together: bool) -> tuple[set[int], set[int]]:
+    """Give the processors of the server, and those of the load.
+
+    The load has one for itself, so that the server is measured as it works under load.  But
+    with one connection in use the two take turns, and on two processors each turn would begin
+    with waking an idle one, which on a virtual machine costs ten times the echo.
+    """
+    usable = sorted(os.sched_getaffinity(0))
+    load = {usable[-1]}
+    return (load if together or len(usable) == 1 else set(usable) - load), load
+
+
 def run(command: list[str], processors: set[int] | None = None) -> Sample:
     """Run a program that measures itself, and give the JSON of its last line."""
     try:
@@ -89,7 +101,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(command: list[str], processors: set[int]) -> Iterator[Server]:
+def serving(command: list[str], processors: set[int] | None) -> Iterator[Server]:
     """Start a server, wait for its ``listening on HOST:PORT``, and stop it in the end."""
     with tempfile.TemporaryFile("w+") as errors:
         with _on(processors):

@@ -13,8 +13,7 @@ struct reads {
     int file;
     size_t block;
     uint64_t blocks; /* whole blocks in the file */
-    bool random;
-    uint64_t state; /* of the order */
+    uint64_t state; /* of the order in which they are read */
 };
 
 struct reads_arguments {
@@ -30,8 +29,8 @@ struct reads_mark {
 
 static inline struct reads_arguments reads_open(struct reads *reads, int argc, char **argv)
 {
-    if (argc != 7 || (strcmp(argv[5], "random") != 0 && strcmp(argv[5], "sequential") != 0)) {
-        fprintf(stderr, "usage: %s FILE BLOCK DEPTH COUNT random|sequential SECONDS\n", argv[0]);
+    if (argc != 6) {
+        fprintf(stderr, "usage: %s FILE BLOCK DEPTH COUNT SECONDS\n", argv[0]);
         exit(EXIT_FAILURE);
     }
     reads->file = open(argv[1], O_RDONLY | O_CLOEXEC);
@@ -42,9 +41,8 @@ static inline struct reads_arguments reads_open(struct reads *reads, int argc, c
     arguments.depth = (uint64_t)number(argv[3], 1, 4096);
     arguments.count = (uint64_t)number(argv[4], 1, 1000000000);
     arguments.warm_up = arguments.count / 10 + arguments.depth;
-    reads->random = strcmp(argv[5], "random") == 0;
     reads->state = 0;
-    limit_seconds((unsigned)number(argv[6], 1, 3600));
+    limit_seconds((unsigned)number(argv[5], 1, 3600));
 
     struct stat status;
     if (fstat(reads->file, &status) != 0)
@@ -55,12 +53,10 @@ static inline struct reads_arguments reads_open(struct reads *reads, int argc, c
     return arguments;
 }
 
-/* Random order is that of a linear congruential generator (Knuth's MMIX), which
+/* The order is that of a linear congruential generator (Knuth's MMIX), which
    the Python programs repeat: everybody reads the same blocks. */
 static inline uint64_t reads_next_offset(struct reads *reads)
 {
-    if (!reads->random)
-        return reads->state++ % reads->blocks * reads->block;
     reads->state = reads->state * 6364136223846793005u + 1442695040888963407u;
     return (reads->state >> 33) % reads->blocks * reads->block;
 }

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from benchmarks import subjects
 from benchmarks.model import Case, Context, Metric, Subject, Work
-from benchmarks.programs import Program, Sample, run, serving
-from benchmarks.works.echo import processors
+from benchmarks.programs import Program, Sample, assign_processors, run, serving
 
 LOAD = Program("accept_load")
 CASES = (Case("burst", "500 connections at once", {"burst": 500, "bursts": 12}),)
@@ -13,7 +12,7 @@ CASES = (Case("burst", "500 connections at once", {"burst": 500, "bursts": 12}),
 
 def _measure(context: Context, case: Case, subject: Subject) -> Sample:
     bursts = context.count(float(case.parameters["bursts"]), subject)
-    ours, theirs = processors(together=False)
+    ours, theirs = assign_processors(together=False)
     with serving(subject.program.command(), ours) as server:
         load = LOAD.command(server.port, server.pid, case.parameters["burst"], bursts)
         sample = run(load, theirs)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from benchmarks import subjects
 from benchmarks.model import Case, Context, Metric, Subject, Work
-from benchmarks.programs import Program, Sample, run, serving
+from benchmarks.programs import Program, Sample, assign_processors, run, serving
 
 LOAD = Program("echo_load")
 SIZES = {64: "64 B", 16384: "16 KiB"}
@@ -41,9 +39,8 @@ def measure(context: Context, case: Case, subject: Subject) -> Sample:
     connections, size = int(case.parameters["connections"]), int(case.parameters["size"])
     echoes = context.count(ECHOES[connections, size], subject)
     warm_up = echoes // 10 + 2 * connections
-    ours, theirs = processors(together=connections == 1)
-    if "free" in case.parameters:
-        ours = theirs = os.sched_getaffinity(0)
+    bound = "free" not in case.parameters
+    ours, theirs = assign_processors(together=connections == 1) if bound else (None, None)
     with serving(subject.program.command(), ours) as server:
         load = LOAD.command(server.port, server.pid, connections, size, warm_up, echoes)
         sample = run(load, theirs)
@@ -53,18 +50,6 @@ def measure(context: Context, case: Case, subject: Subject) -> Sample:
         "p50": sample["p50"],
         "p99": sample["p99"],
     }
-
-
-def processors(*, together: bool) -> tuple[set[int], set[int]]:
-    """Give the processors of the server, and those of the load.
-
-    The load has one for itself, so that the server is measured as it works under load.  But
-    with one connection in use the two take turns, and on two processors each turn would begin
-    with waking an idle one, which on a virtual machine costs ten times the echo.
-    """
-    usable = sorted(os.sched_getaffinity(0))
-    load = {usable[-1]}
-    return (load if together or len(usable) == 1 else set(usable) - load), load
 
 
 WORK = Work(

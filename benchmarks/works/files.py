@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from benchmarks import subjects
+from benchmarks import datafile, subjects
+from benchmarks.datafile import MIB
 from benchmarks.model import Case, Context, Metric, Subject, Work
 from benchmarks.programs import Sample, run
 
-MIB = 1 << 20
 SIZE, QUICK_SIZE = 256 * MIB, 16 * MIB
 WORKS = {"read": "sequential reads of 1 MiB", "copy": "a copy, in blocks of 1 MiB"}
 STATES = {"cached": "from the page cache", "cold": "not in the page cache"}
@@ -20,23 +19,7 @@ def _source(context: Context) -> Path:
 
 
 def _prepare(context: Context) -> None:
-    """Write the file to the disk; that it was just written is why it is in the page cache."""
-    size = QUICK_SIZE if context.quick else SIZE
-    with _source(context).open("wb") as file:
-        for _ in range(size // MIB):
-            file.write(os.urandom(MIB))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _settle(source: Path, state: str) -> None:
-    """Have the whole file in the page cache, or nothing of it."""
-    with source.open("rb", buffering=0) as file:
-        if state == "cold":
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        else:
-            while file.read(MIB):
-                pass
+    datafile.write(_source(context), QUICK_SIZE if context.quick else SIZE)
 
 
 def _measure(context: Context, case: Case, subject: Subject) -> Sample:
@@ -44,7 +27,7 @@ def _measure(context: Context, case: Case, subject: Subject) -> Sample:
     work, state = str(case.parameters["work"]), str(case.parameters["state"])
     target.unlink(missing_ok=True)  # everybody makes a new file
     command = subject.program.command(work, source, target, MIB)
-    _settle(source, state)
+    datafile.evict(source) if state == "cold" else datafile.warm(source)
     try:
         sample = run(command)
         if sample["count"] != source.stat().st_size:

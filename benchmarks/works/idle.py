@@ -6,8 +6,7 @@ import resource
 
 from benchmarks import subjects
 from benchmarks.model import Case, Context, Metric, Subject, Work
-from benchmarks.programs import Program, Sample, UnavailableError, run, serving
-from benchmarks.works.echo import processors
+from benchmarks.programs import Program, Sample, UnavailableError, assign_processors, run, serving
 
 LOAD = Program("idle_load")
 CASES = (Case("10000", "10,000 connections", {"connections": 10_000, "few": 100, "echoes": 3_000}),)
@@ -22,7 +21,7 @@ def _measure(context: Context, case: Case, subject: Subject) -> Sample:
     if limit < many + OTHERS:
         raise UnavailableError(f"a process may have {limit} descriptors only (ulimit -n)")
     echoes = context.count(float(case.parameters["echoes"]), subject)
-    ours, theirs = processors(together=True)
+    ours, theirs = assign_processors(together=True)
     with serving(subject.program.command(), ours) as server:
         sample = run(LOAD.command(server.port, server.pid, few, many, echoes), theirs)
     return {

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from benchmarks import subjects
+from benchmarks import datafile, subjects
+from benchmarks.datafile import MIB
 from benchmarks.model import Case, Context, Metric, Subject, Work
 from benchmarks.programs import Sample, run
 
-MIB = 1 << 20
 BLOCK = 4096
 COUNT = 40_000
 UNCACHED = 3_000  # few of the file's blocks, so that hardly one is read twice
@@ -31,18 +30,7 @@ def _file(context: Context) -> Path:
 
 
 def _prepare(context: Context) -> None:
-    """Write the file; that it was just written is why it is in the page cache."""
-    with _file(context).open("wb") as file:
-        for _ in range(16 if context.quick else 256):
-            file.write(os.urandom(MIB))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _evict(path: Path) -> None:
-    """Have the system forget the file's pages; they were written to the disk before."""
-    with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    datafile.write(_file(context), (16 if context.quick else 256) * MIB)
 
 
 def _measure(context: Context, case: Case, subject: Subject) -> Sample:
@@ -50,10 +38,10 @@ def _measure(context: Context, case: Case, subject: Subject) -> Sample:
     path = _file(context)
     if "evict" in case.parameters:
         count = max(context.count(UNCACHED, subject), 4 * depth)
-        _evict(path)
+        datafile.evict(path)
     else:
         count = max(context.count(COUNT, subject), LEAST, 2 * depth)
-    sample = run(subject.program.command(path, BLOCK, depth, count, "random"))
+    sample = run(subject.program.command(path, BLOCK, depth, count))
     return {
         "wall": sample["wall"] / count,
         "cpu": sample["cpu"] / count,
