@@ -43,7 +43,7 @@ ONCE = [
     *("-k", "not (conformance and trio)"),
 ]
 
-# These run no C that the rest of the suite does not run.
+# These run hardly any C that the rest of the suite does not run.
 NO_OTHER_C = [
     *OLDER_KERNELS,
     *(f"--ignore=tests/{part}" for part in ("benchmarks", "cli", "examples", "trio_adapter")),
@@ -80,7 +80,7 @@ def tests(session: nox.Session) -> None:
     """Run the test suite, or what the arguments select, on every CPython found.
 
     All of it with the Python that runs nox, what depends on Python's version with the
-    newest, and its core with those in between.
+    newest, and its core with the others.
     """
     install_group(session, "tests")
     session.install(".")
@@ -134,8 +134,8 @@ def types(session: nox.Session) -> None:
     session.run("mypy", *session.posargs)
     if not session.posargs:
         session.run("mypy", "--platform=win32", "portio")
-    if Path("tests/typing").exists():
-        session.run("mypy", "tests/typing")
+        session.env["PYTHONSAFEPATH"] = "1"
+        session.run("pytest", "tests/unit/test_typing.py")
 
 
 @nox.session
@@ -146,6 +146,7 @@ def docs(session: nox.Session) -> None:
     session.env["PYTHONSAFEPATH"] = "1"
     session.run("sphinx-build", "-W", "-n", "--keep-going", "-E", "docs", "docs/_build/html")
     session.run("pytest", "docs", *session.posargs)
+    session.run("pytest", "tests/benchmarks/test_pages.py")
 
 
 @nox.session

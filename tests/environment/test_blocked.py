@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
@@ -11,12 +10,10 @@ from portio import backends
 
 from .running import run
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="seccomp is Linux's"),
-    pytest.mark.skipif(
-        not backends.available()["io_uring"].available, reason="io_uring is blocked already"
-    ),
-]
+STATUS = backends.available()["io_uring"]
+pytestmark = pytest.mark.skipif(
+    not STATUS.available, reason=f"io_uring cannot be used here: {STATUS.reason}"
+)
 ALL = "setup,enter,register"
 errors = pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
 
