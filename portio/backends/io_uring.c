@@ -170,18 +170,6 @@ void engine_handle_release(portio_port *port, struct handle *handle)
     (void)handle;
 }
 
-/* Lock held; may give it up for a moment to make room. */
-static void request_cancel(portio_port *port, struct op *op)
-{
-    uint64_t token = op->token;
-    while (op->token == token && atomic_load(&op->state) == OP_ISSUED &&
-           !uring_prepare_cancel(port, op)) {
-        port_unlock(port);
-        engine_flush(port);
-        port_lock(port);
-    }
-}
-
 static struct op *find_cancellable(const struct op_list *queue, enum op_state state)
 {
     for (struct op *op = queue->head; op != NULL; op = op->next)
@@ -219,7 +207,7 @@ void engine_handle_close(portio_port *port, struct handle *handle, bool close_it
         }
         while ((op = find_cancellable(queue, OP_ISSUED)) != NULL) {
             atomic_store(&op->cancel_wanted, true);
-            request_cancel(port, op);
+            uring_cancel(port, op);
         }
     }
     port_balance(port);
@@ -316,7 +304,7 @@ void engine_cancel(portio_port *port, struct op *op, uint64_t token)
             uring_finish(port, op);
             port_balance(port);
         } else if (state == OP_ISSUED) {
-            request_cancel(port, op);
+            uring_cancel(port, op);
         }
         /* OP_STARTING and those that wait for room look at cancel_wanted. */
     }
@@ -331,7 +319,7 @@ void engine_flush(portio_port *port)
     struct engine *engine = port->engine;
     int refusals = 0;
     for (;;) {
-        if (engine->waiting != NULL || refusals > 0) {
+        if (uring_is_behind(engine) || refusals > 0) {
             port_lock(port);
             uring_issue_waiting(port);
             port_balance(port);
@@ -389,7 +377,7 @@ bool engine_wait(portio_port *port, int64_t deadline)
 {
     struct engine *engine = port->engine;
     atomic_store(&engine->finished, false);
-    if (engine->waiting != NULL)
+    if (uring_is_behind(engine))
         engine_flush(port);
     wake_arm(port);
     uring_watch_interrupts(port);

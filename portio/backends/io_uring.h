@@ -3,6 +3,7 @@
    io_uring.c           the engine's functions (engine.h): start, wait, close
    io_uring_issue.c     an operation becomes a submission
    io_uring_reap.c      a completion becomes the end, or the next step, of one
+   io_uring_cancel.c    the request for the end of one, and the kernel's answer
    io_uring_interrupt.c the descriptor of signals
    io_uring_ring.c      the ring itself
    io_uring_features.c  what the kernel can do
@@ -10,7 +11,7 @@
    Everything here but entering the kernel happens under the port's lock.
 
    user_data of a submission is the operation's token; with bit 63 set it is
-   the request to cancel that token.  Slot 0 belongs to the engine itself. */
+   the request to cancel that token, or the pause before the next one.  Slot 0 belongs to the engine itself. */
 #ifndef PORTIO_IO_URING_H
 #define PORTIO_IO_URING_H
 
@@ -62,19 +63,31 @@ struct engine {
     struct op *_Atomic waiting; /* operations that found the submission ring full;
                                    without the lock only a hint */
     struct op *waiting_last;
+    _Atomic bool cancels_owed; /* an operation has owes_cancel; without the lock a hint */
     _Atomic bool finished;    /* an operation has ended since engine_wait began */
     struct engine *next;      /* all engines, for a forked child (io_uring_fork.c) */
     struct engine *previous;
 };
 
+/* Something found the submission ring full, and waits for room. */
+static inline bool uring_is_behind(const struct engine *engine)
+{
+    return engine->waiting != NULL || engine->cancels_owed;
+}
+
 /* io_uring_issue.c */
 void uring_issue(portio_port *port, struct op *op);
 bool uring_send_at_once(struct op *op);
-void uring_issue_waiting(portio_port *port);
+void uring_issue_waiting(portio_port *port); /* what waits for room in the ring */
 void uring_time_set(struct op *op, int64_t deadline);
-bool uring_prepare_cancel(portio_port *port, struct op *op);
 bool uring_prepare_wake(portio_port *port);
 bool uring_prepare_poll(portio_port *port, int fd, uint64_t user_data);
+
+/* io_uring_cancel.c */
+/* Asks for the end of an issued operation.  Lock held; may give it up for a moment. */
+void uring_cancel(portio_port *port, struct op *op);
+void uring_cancel_answered(portio_port *port, uint64_t token, int32_t result); /* lock held */
+void uring_cancel_owed(portio_port *port);                                     /* lock held */
 
 /* io_uring_interrupt.c */
 void uring_watch_interrupts(portio_port *port);

@@ -199,20 +199,7 @@ void uring_issue_waiting(portio_port *port)
             uring_finish(port, op);
         }
     }
-}
-
-bool uring_prepare_cancel(portio_port *port, struct op *op)
-{
-    struct engine *engine = port->engine;
-    struct uring_sqe *sqe = ring_sqe(&engine->ring);
-    if (sqe == NULL)
-        return false;
-    sqe->opcode = URING_ASYNC_CANCEL;
-    sqe->fd = -1;
-    sqe->address = op->token;
-    sqe->user_data = op->token | USER_CANCEL;
-    ring_push(&engine->ring);
-    return true;
+    uring_cancel_owed(port);
 }
 
 bool uring_prepare_wake(portio_port *port)

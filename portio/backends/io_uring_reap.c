@@ -235,23 +235,11 @@ static void operation_advance(portio_port *port, struct op *op, int32_t result)
         issue_rest(port, op);
 }
 
-/* The answer to a request to cancel.  "Not found" while the operation is still
-   out means that it was between two steps inside the kernel: ask again. */
-static void cancel_answered(portio_port *port, uint64_t token, int32_t result)
-{
-    struct op *op = slots_find(&port->slots, token);
-    if (result != -ENOENT || op == NULL || op->token != token ||
-        atomic_load(&op->state) != OP_ISSUED || op->retries >= RETRIES_MOST)
-        return;
-    if (uring_prepare_cancel(port, op))
-        op->retries++;
-}
-
 static void completion_handle(portio_port *port, const struct uring_cqe *cqe)
 {
     struct engine *engine = port->engine;
     if (cqe->user_data & USER_CANCEL) {
-        cancel_answered(port, cqe->user_data & ~USER_CANCEL, cqe->res);
+        uring_cancel_answered(port, cqe->user_data & ~USER_CANCEL, cqe->res);
         return;
     }
     if ((cqe->user_data & PORTIO_SLOT_MASK) == 0) {
