@@ -1,10 +1,11 @@
 /* The io_uring engine: Linux' own completion queue behind engine.h.
 
-   A shared port has a ring that every thread may submit to; completions appear
-   in it by themselves, because the kernel interrupts the thread that submitted
-   to run the rest of its request.  A thread-bound port has a SINGLE_ISSUER |
-   DEFER_TASKRUN ring where the kernel offers it (6.1): nothing interrupts, and
-   completions are made when the owner waits for them. */
+   A shared port has a ring that every thread may submit to.  The thread that has
+   submitted a request runs the rest of it when it is in the kernel next, for a call,
+   an interrupt or the tick of its clock, and completions appear for all (COOP_TASKRUN,
+   since 5.19; before, the kernel interrupts that thread at once).  A thread-bound port
+   has a SINGLE_ISSUER | DEFER_TASKRUN ring where the kernel offers it (6.1): completions
+   are made when the owner waits for them. */
 #include "io_uring.h"
 
 #include <errno.h>
@@ -31,8 +32,8 @@ static uint32_t setup_flags(const portio_port *port, uint64_t features)
 {
     uint32_t flags = has(features, FEATURE_SUBMIT_ALL) ? URING_SETUP_SUBMIT_ALL : 0;
     if (!port->thread_bound)
-        return flags; /* the cooperative modes would leave a completion to a
-                         thread that may not come back to the kernel for long */
+        /* Without the flag that says who has work: it would be another thread's. */
+        return has(features, FEATURE_COOP_TASKRUN) ? flags | URING_SETUP_COOP_TASKRUN : flags;
     if (has(features, FEATURE_SINGLE_ISSUER))
         flags |= URING_SETUP_SINGLE_ISSUER;
     if (has(features, FEATURE_DEFER_TASKRUN))
@@ -283,8 +284,7 @@ void engine_start(portio_port *port, struct op *op)
         uring_finish(port, op);
         port_balance(port);
     } else if (first || !op_is_ordered(op)) {
-        if (op->starting && port->thread_bound && op->kind == PORTIO_SEND &&
-            uring_send_at_once(op))
+        if (op->starting && uring_send_at_once(port, op))
             uring_finish(port, op);
         else
             uring_issue(port, op);
@@ -354,7 +354,7 @@ void engine_flush(portio_port *port)
 static bool engine_poll(struct engine *engine)
 {
     uint32_t count = ring_unsubmitted(&engine->ring);
-    if (count > 0 || ring_wants_enter(&engine->ring))
+    if (count > 0 || ring_wants_enter(&engine->ring) || ring_is_silent(&engine->ring))
         ring_enter(&engine->ring, count, 0, URING_ENTER_GETEVENTS, -1);
     return true;
 }

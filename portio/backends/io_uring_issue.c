@@ -143,11 +143,15 @@ static void prepare(struct uring_sqe *sqe, struct op *op)
     }
 }
 
-/* A quiet send of a thread-bound port, which has no lock that this could hold up:
-   most sends find room, and then one system call does what a submission, a
+/* Under the lock of a shared port nobody may copy more than this. */
+#define AT_ONCE_MOST (64u * 1024)
+
+/* A quiet send: most find room, and then one system call does what a submission, a
    completion and a packet would.  True: it has ended. */
-bool uring_send_at_once(struct op *op)
+bool uring_send_at_once(portio_port *port, struct op *op)
 {
+    if (op->kind != PORTIO_SEND || (!port->thread_bound && op->length > AT_ONCE_MOST))
+        return false;
     int flags = transfer_message_flags(op) | MSG_DONTWAIT;
     int64_t result = send(op->handle->fd, op->buffer, transfer_length(op), flags);
     if (result >= 0)

@@ -62,6 +62,13 @@ static inline bool ring_wants_enter(const struct ring *ring)
             (URING_SQ_CQ_OVERFLOW | URING_SQ_TASKRUN)) != 0;
 }
 
+/* Work that this thread has to do in the kernel shows nowhere: only a call does it. */
+static inline bool ring_is_silent(const struct ring *ring)
+{
+    return (ring->setup_flags & (URING_SETUP_COOP_TASKRUN | URING_SETUP_TASKRUN_FLAG)) ==
+           URING_SETUP_COOP_TASKRUN;
+}
+
 /* Submits, and with GETEVENTS waits for `least` completions, at most until the
    time-out (nanoseconds; below 0: none).  The number submitted, or -errno. */
 int ring_enter(struct ring *ring, uint32_t submit, uint32_t least, uint32_t flags,

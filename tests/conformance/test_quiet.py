@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 import portio
+import portio.backends
 from support.children import Child
 from support.drivers import Driver
 from support.kinds import every_kind
 from support.net import STREAMS, Net, fill, pattern, recv_all, recv_exactly, reset
+from support.system import WINDOWS
 from support.watch import eventually
 
 SMALL = 4096
@@ -64,6 +66,26 @@ def test_o15_a_success_gives_no_packet(driver: Driver, net: Net, family: str) ->
         until_idle(driver, send)
         assert send.result() == 6
     driver.assert_quiet()
+
+
+@pytest.mark.parametrize("kind", ["shared", "thread_bound"])
+@pytest.mark.parametrize("family", STREAMS)
+def test_o15_a_small_send_ends_within_submit(
+    backend: str, net: Net, family: str, kind: str
+) -> None:
+    """Where there is room for it, and nothing before it."""
+    status = portio.backends.available()[backend]
+    if WINDOWS and "skip_success" not in status.features:
+        pytest.skip("the system queues the packet of a success: no feature skip_success")
+    ours, peer = net.pair(family)
+    with portio.Port(backend=backend, thread_bound=kind == "thread_bound") as port:
+        send = portio.Send(port.associate(ours), b"answer")
+        for _ in range(20):
+            port.submit(send, quiet=True)
+            assert not send.pending
+            assert send.result() == 6
+        assert port.get(0) is None
+        assert recv_exactly(peer, 120) == b"answer" * 20
 
 
 @pytest.mark.core

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import portio
+from support.children import Child
 from support.drivers import Driver
 from support.net import Net, recv_exactly
 from support.system import LOCAL, WINDOWS, WINE
@@ -227,6 +228,42 @@ def test_p9_an_operation_outlives_the_thread_that_started_it(driver: Driver, net
         net.own(driver.wait_for(accept).result())
         assert driver.wait_for(read).result() == 5
         assert driver.wait_for(timer).error is None
+
+
+CLIENT = """
+    import socket, sys
+    sys.stdin.readline()
+    socket.create_connection(("127.0.0.1", int(sys.argv[1]))).close()
+"""
+
+
+def test_p9_a_thread_that_computes_holds_nothing_up(shared_port: portio.Port, net: Net) -> None:
+    """Its operations complete, and others take them, without a call of the system by it."""
+    listener = net.listener()
+    accept = portio.Accept(shared_port.associate(listener))
+    timer = portio.Timer(0.05)
+    started, over = threading.Event(), False
+
+    def compute() -> None:
+        shared_port.submit(accept, timer)
+        started.set()
+        while not over:
+            pass
+
+    with Background(compute), Child(CLIENT, listener.getsockname()[1]) as child:
+        try:
+            assert started.wait(LIMIT)
+            child.say("go")
+            taken = set()
+            for _ in range(2):
+                done = shared_port.get(LIMIT)
+                assert done is not None
+                taken.add(done.operation)
+        finally:
+            over = True
+        assert taken == {accept, timer}
+        net.own(accept.result())
+        child.finish()
 
 
 def test_p9_submitting_threads_come_and_go(driver: Driver, net: Net) -> None:
