@@ -105,13 +105,16 @@ class Submission(UnqueuedOperations):
             if not result:
                 return
             if result > 0:  # a quiet one has ended: what follows is packets.py's order
-                del self._pending[token]
+                try:
+                    del self._pending[token]
+                except KeyError:  # the port was closed meanwhile, and has dropped it
+                    return
                 operation._outcome = request[6]
                 operation._entry = None
                 self._free.append((token + GENERATION) & TOKENS)
                 return
         except BaseException:
-            if mode == QUIET:
+            if request[2] & QUIET:
                 self._end_if_skipped(entry, request[6])
             raise
         self._undo(entry)

@@ -6,6 +6,7 @@ import random
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -217,3 +218,37 @@ def test_key_close_against_submit(backend: str, rng: random.Random) -> None:
                 assert completion.nbytes == len(b"something")
             else:
                 assert isinstance(completion.error, portio.OperationCancelledError)
+
+
+@pytest.mark.usefixtures("no_leak")
+def test_port_close_and_quiet_sends(backend: str, rng: random.Random) -> None:
+    """A send that ends within `submit` just as the port is closed: it raises nothing else."""
+    for _ in range(ROUNDS):
+        ours, peer = socket.socketpair()
+        with ours, peer:
+            port = portio.Port(2, backend=backend)
+            key = port.associate(ours)
+            busy = threading.Event()
+
+            peer.setblocking(False)
+
+            def send(
+                port: portio.Port, key: portio.CompletionKey, peer: socket.socket, busy: Any
+            ) -> None:
+                try:
+                    while True:
+                        for operation in [portio.Send(key, b"x") for _ in range(20)]:
+                            port.submit(operation, quiet=True)
+                            busy.set()
+                            with suppress(BlockingIOError):  # the close was faster
+                                peer.recv(20)
+                except portio.PortClosedError:
+                    pass
+
+            with Background(send, port, key, peer, busy):
+                assert busy.wait(30)
+                for _ in range(rng.randrange(2000)):
+                    pass
+                port.close()
+            assert not port._pending
+            key.close()
