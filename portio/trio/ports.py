@@ -44,6 +44,7 @@ from trio.lowlevel import (
 from portio.errors import OperationCancelledError, PortClosedError, port_closed
 from portio.operations import Accept, Connect, Recv, RecvFrom, Timer
 from portio.trio.memory import Lender
+from portio.trio.prompt import Prompt
 from portio.trio.wakes import check_run, close_accepted, make_wake
 
 if TYPE_CHECKING:
@@ -86,6 +87,9 @@ class TrioPort:
         self.lender = Lender()
         self._wake = make_wake(self, backend)
         self._port = self._wake.port
+        #: Whether streams tell at once what the system takes at once (prompt.py).  A ring
+        #: takes the sends of many tasks in one call, which saves more than their packets cost.
+        self.prompt = self._port.backend != "io_uring"
         _by_port[self._port] = self
 
     @property
@@ -332,15 +336,17 @@ class Waiter:
             if waiter.raise_cancel is not None:
                 waiter.end(completion)
 
-    all of it protected from KeyboardInterrupt.
+    all of it protected from KeyboardInterrupt.  Streams start what they send with
+    `start_promptly`, and wait for it only if that says that it has not ended.
     """
 
-    __slots__ = ("_operation", "_port", "_wake", "raise_cancel")
+    __slots__ = ("_operation", "_port", "_prompt", "_wake", "raise_cancel")
 
     def __init__(self, port: TrioPort, operation: Operation[Any]) -> None:
         self._port = port
         self._wake = port._wake
         self._operation = operation
+        self._prompt = isinstance(operation, Prompt)
         #: Set when trio has asked for the end of the wait.
         self.raise_cancel: RaiseCancelT | None = None
 
@@ -356,6 +362,19 @@ class Waiter:
         self._wake.submitted(patient)
         self.raise_cancel = None
         port._waiting[id(operation)] = current_task()
+
+    def start_promptly(self) -> bool:
+        """The same for a send; true: it was one of prompt.py, and has succeeded."""
+        operation = self._operation
+        port = self._port
+        port._port.submit(operation)
+        if self._prompt and operation._entry is None and type(operation._outcome) is int:
+            self._wake.ended()
+            return True  # see prompt.py
+        self._wake.submitted(False)
+        self.raise_cancel = None
+        port._waiting[id(operation)] = current_task()
+        return False
 
     def abort(self, raise_cancel: RaiseCancelT) -> Abort:
         """Trio wants the wait to end."""

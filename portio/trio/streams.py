@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import trio
 from trio.lowlevel import (
+    cancel_shielded_checkpoint,
     checkpoint,
     checkpoint_if_cancelled,
     enable_ki_protection,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from portio.completion import Completion
     from portio.keys import HandleLike
     from portio.operations import Operation, Read, Recv, Send, Write
+    from portio.trio import prompt
 
 __all__ = ["Receiving", "Resource", "Sending"]
 
@@ -118,12 +120,13 @@ class Sending(Resource, trio.abc.SendStream):
     """The sending direction."""
 
     _send_type: type[Send | Write]
+    _prompt_type: type[prompt.Send | prompt.Write]
     _eof_sent = False
 
     def __init__(self, handle: HandleLike, on: TrioPort | None) -> None:
         super().__init__(handle, on)
         self._sending = False
-        self._send = self._send_type(self._key, b"")
+        self._send = (self._prompt_type if self._port.prompt else self._send_type)(self._key, b"")
         self._send_waiter = Waiter(self._port, self._send)
 
     @enable_ki_protection
@@ -147,12 +150,14 @@ class Sending(Resource, trio.abc.SendStream):
             await checkpoint_if_cancelled()
             send.buffer = data
             if waiter.may_start():
-                waiter.start(False)
+                if waiter.start_promptly():
+                    await cancel_shielded_checkpoint()
+                    return
                 done: Completion[int] = await wait_task_rescheduled(waiter.abort)
                 if waiter.raise_cancel is not None:
                     waiter.end(done)
             else:
-                done = await self._port.complete(send)
+                done = await self._port.complete(self._send_type(self._key, data))
         except (PortClosedError, ValueError) as error:
             await self._refused(error)
         finally:

@@ -122,6 +122,10 @@ class Wake(Protocol):
         """
         ...
 
+    def ended(self) -> None:
+        """An operation has ended as it was started; the task that calls has the next batch run."""
+        ...
+
     def revive(self) -> bool:
         """Starts again to carry packets by itself; whether that is possible.
 
@@ -236,6 +240,10 @@ class DescriptorWake(trio.abc.Instrument):
             reschedule(ticker)
         # Without it the loop may sleep, as for patient operations: then they are only
         # handed over, and the descriptor tells of what is complete all the same.
+
+    def ended(self) -> None:
+        """See `Wake`: the loop does not sleep before that batch, and can look what there is."""
+        self._dirty = True
 
     def close(self) -> None:
         """See `Wake`."""
@@ -404,6 +412,9 @@ class ThreadWake(trio.abc.Instrument):
     def submitted(self, patient: bool, /) -> None:  # noqa: FBT001
         """See `Wake`."""
         # The thread is in the port already.
+
+    def ended(self) -> None:
+        """See `Wake`."""
 
     def revive(self) -> bool:
         """See `Wake`."""

@@ -22,6 +22,7 @@ from trio.testing import (
 )
 
 import portio
+import portio.backends
 from portio.completion import Outcome
 from portio.trio import (
     PipeReceiveStream,
@@ -55,6 +56,39 @@ def unix_pair(port: TrioPort) -> tuple[SocketStream, SocketStream]:
         pytest.skip("Python has no Unix sockets on this system")
     one, other = socket.socketpair()
     return SocketStream(one, on=port), SocketStream(other, on=port)
+
+
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+@in_trio
+async def test_a_send_waits_for_nothing_or_for_its_packet(
+    trio_port: MakePort, backend: str, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the system takes at once gives no packet, and what has to wait is waited for."""
+    async with trio_port() as port:
+        one, other = await tcp_pair(port) if family == "tcp" else unix_pair(port)
+        async with one, other:
+            packets: list[object] = []
+            deliver = port.deliver
+
+            def count(these: list[portio.Completion[Any]]) -> None:
+                packets.extend(packet.operation for packet in these)
+                deliver(these)
+
+            monkeypatch.setattr(port, "deliver", count)
+            for _ in range(10):
+                await one.send_all(b"answer")
+            features = portio.backends.available()[backend].features
+            at_once = backend == "epoll" or "skip_success" in features
+            assert packets.count(one._send) == (0 if at_once else 10)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(one.send_all, pattern(8 << 20))
+                await wait_all_tasks_blocked()
+                assert one._send.pending
+                received = bytearray()
+                while len(received) < 60 + (8 << 20):
+                    received += await other.receive_some()
+            assert packets.count(one._send) == (1 if at_once else 11)
+            assert received == b"answer" * 10 + pattern(8 << 20)
 
 
 @pytest.mark.parametrize("family", ["tcp", "unix"])
