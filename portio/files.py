@@ -12,12 +12,14 @@ complete; `CompletionKey.close` takes the descriptor away by `surrender`.
 
 from __future__ import annotations
 
+import errno
 import os
 import warnings
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from portio import system
+from portio.errors import NotSupportedError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -112,7 +114,16 @@ class Handle:
 class File(Handle):
     """A file opened by `portio.open`.  `Read` and `Write` name the offset each time."""
 
-    __slots__ = ()
+    __slots__ = ("_direct",)
+
+    def __init__(self, descriptor: int, name: Any, mode: str, *, direct: bool = False) -> None:
+        super().__init__(descriptor, name, mode)
+        self._direct = direct
+
+    @property
+    def direct(self) -> bool:
+        """Whether it was opened with ``direct=True``."""
+        return self._direct
 
     def size(self) -> int:
         """The size of the file (or the block device) in bytes; asks the system."""
@@ -132,7 +143,11 @@ class PipeEnd(Handle):
 
 
 def open(  # noqa: A001 (portio.open)
-    path: str | bytes | os.PathLike[Any], mode: str = "r", *, permissions: int = 0o666
+    path: str | bytes | os.PathLike[Any],
+    mode: str = "r",
+    *,
+    permissions: int = 0o666,
+    direct: bool = False,
 ) -> File:
     """Opens a file for completion I/O.
 
@@ -144,8 +159,16 @@ def open(  # noqa: A001 (portio.open)
     and delete the file while it is open, as elsewhere.  The descriptor is not
     inheritable.
 
+    With ``direct=True`` the bytes go between the device and the buffer, past the system's
+    cache (O_DIRECT of open(2); FILE_FLAG_NO_BUFFERING of CreateFileW).  Then the address of
+    a buffer, its length and the offset must be multiples of the device's block, for which
+    4096 is enough as a rule, or the operation fails with EINVAL; some file systems are less
+    strict.  ``mmap.mmap(-1, size)`` is such a buffer.  A read at the end of the file is short
+    as always.  `SendFile` is for files that are not direct.
+
     Raises ValueError for another mode, and the OSError that the system gives
-    (FileNotFoundError, IsADirectoryError, …).
+    (FileNotFoundError, IsADirectoryError, …; EINVAL where the file system has no direct
+    I/O); `NotSupportedError` where the system has none.
     """
     if not isinstance(mode, str):
         raise TypeError(f"mode must be a str, not {type(mode).__name__!r}")
@@ -153,7 +176,10 @@ def open(  # noqa: A001 (portio.open)
     if short not in _MODES:
         hint = "; operations name their offset, so there is no append" if "a" in mode else ""
         raise ValueError(f"mode must be one of {', '.join(_MODES)}, not {mode!r}{hint}")
-    return File(system.open_file(path, short, permissions), path, short)
+    if direct and not system.HAS_DIRECT:
+        raise NotSupportedError(errno.ENOTSUP, "this system cannot pass by its cache")
+    descriptor = system.open_file(path, short, permissions, direct=direct)
+    return File(descriptor, path, short, direct=direct)
 
 
 def pipe() -> tuple[PipeEnd, PipeEnd]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 __all__ = [
+    "HAS_DIRECT",
     "KERNEL_KEEPS_OWNERS",
     "close",
     "descriptor_getter",
@@ -24,6 +25,9 @@ __all__ = [
     "usable_processors",
 ]
 
+#: Whether files can be opened for transfers past the cache.
+HAS_DIRECT = hasattr(os, "O_DIRECT")
+_DIRECT: int = getattr(os, "O_DIRECT", 0)
 #: Whether the system itself refuses a handle that belongs to a port already.
 KERNEL_KEEPS_OWNERS = False
 
@@ -43,9 +47,10 @@ def open_flags(mode: str) -> int:
     return _MODES[mode] | _ALWAYS
 
 
-def open_file(path: Any, mode: str, permissions: int) -> int:
+def open_file(path: Any, mode: str, permissions: int, *, direct: bool) -> int:
     """The descriptor of a file, opened in one of the modes of `portio.open`."""
-    descriptor = os.open(path, open_flags(mode), permissions)
+    flags = open_flags(mode) | (_DIRECT if direct else 0)
+    descriptor = os.open(path, flags, permissions)
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)

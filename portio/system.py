@@ -15,6 +15,7 @@ import sys
 
 if sys.platform == "win32":
     from portio.windows import (
+        HAS_DIRECT,
         KERNEL_KEEPS_OWNERS,
         close,
         descriptor_getter,
@@ -29,6 +30,7 @@ if sys.platform == "win32":
     )
 else:
     from portio.posix import (
+        HAS_DIRECT,
         KERNEL_KEEPS_OWNERS,
         close,
         descriptor_getter,
@@ -43,6 +45,7 @@ else:
     )
 
 __all__ = [
+    "HAS_DIRECT",
     "KERNEL_KEEPS_OWNERS",
     "close",
     "descriptor_getter",

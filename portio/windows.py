@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from portio.backends.native import CData
 
 __all__ = [
+    "HAS_DIRECT",
     "KERNEL_KEEPS_OWNERS",
     "close",
     "descriptor_getter",
@@ -44,6 +45,8 @@ __all__ = [
     "usable_processors",
 ]
 
+#: Whether files can be opened for transfers past the cache.
+HAS_DIRECT = True
 #: Whether the system itself refuses a handle that belongs to a port already.
 KERNEL_KEEPS_OWNERS = True
 
@@ -135,7 +138,7 @@ def _native() -> Any:
     return import_module("portio.backends._windows")
 
 
-def open_file(path: Any, mode: str, permissions: int) -> int:
+def open_file(path: Any, mode: str, permissions: int, *, direct: bool) -> int:
     """The HANDLE of a file, opened in one of the modes of `portio.open`."""
     name = os.fsdecode(os.fspath(path))
     if "\0" in name:
@@ -146,7 +149,9 @@ def open_file(path: Any, mode: str, permissions: int) -> int:
         name = _long(name)
     if len(name) > _LONGEST_PATH:
         raise _error(_ERROR_FILENAME_EXCED_RANGE, path)
-    number = _native().lib.portio_file_open(name, reads, writes, disposition, int(not writable))
+    number = _native().lib.portio_file_open(
+        name, reads, writes, disposition, int(not writable), int(direct)
+    )
     if number < 0:
         raise _error(-number, path)
     return int(number)

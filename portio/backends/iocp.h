@@ -348,6 +348,8 @@ void handle_calls_leave(portio_port *port, struct handle *handle);
 
 /* iocp_transfer.c */
 #define TRANSFER_VECTORS 64
+/* The smallest block of a device, for files that are read past the cache. */
+#define DIRECT_BLOCK 512
 /* The buffers of the next call of Winsock, at most `most` bytes of them. */
 DWORD transfer_buffers(const struct op *op, WSABUF *buffers, DWORD limit, uint64_t most);
 /* The one buffer of the next call of ReadFile or WriteFile. */

@@ -69,10 +69,17 @@ static uint32_t error_of_access(uint32_t error)
     return error == ERROR_ACCESS_DENIED ? ERROR_INVALID_ACCESS : error;
 }
 
+/* A file that is read past the cache refuses offsets that are no multiple of a block, also
+   behind its end (File Buffering, MSDN).  So a block that was not whole was the last. */
+static bool is_direct_end(const struct op *op, uint32_t error)
+{
+    return error == ERROR_INVALID_PARAMETER && op->nbytes % DIRECT_BLOCK != 0;
+}
+
 static bool read_settle(struct op *op, uint32_t error, DWORD bytes)
 {
     bool end = error == ERROR_HANDLE_EOF || error == ERROR_BROKEN_PIPE ||
-               error == ERROR_PIPE_NOT_CONNECTED;
+               error == ERROR_PIPE_NOT_CONNECTED || is_direct_end(op, error);
     if (end || error == ERROR_MORE_DATA) /* the rest of a message is for the next */
         error = 0;
     op->error = error_of_access(error);

@@ -61,12 +61,13 @@ static bool may_be_pipe(const wchar_t *path)
 }
 
 int64_t portio_file_open(const wchar_t *path, int reads, int writes, uint32_t disposition,
-                         int read_only)
+                         int read_only, int direct)
 {
     DWORD access = (reads ? GENERIC_READ : 0) | (writes ? GENERIC_WRITE : 0);
     DWORD share = FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE;
     DWORD flags = FILE_FLAG_OVERLAPPED |
-                  (read_only ? FILE_ATTRIBUTE_READONLY : FILE_ATTRIBUTE_NORMAL);
+                  (read_only ? FILE_ATTRIBUTE_READONLY : FILE_ATTRIBUTE_NORMAL) |
+                  (direct ? FILE_FLAG_NO_BUFFERING : 0);
     /* A pipe of somebody else's: let its server not act as us.  Of a file the same
        bit says that one that is archived shall not be recalled. */
     if (may_be_pipe(path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import errno
 import gc
+import mmap
 import os
 import stat
 from pathlib import Path
@@ -364,3 +365,75 @@ def test_k1_a_file_forgotten_open_warns(path: Path) -> None:
     with pytest.warns(ResourceWarning):
         portio.open(path)
         gc.collect()
+
+
+# Past the cache
+
+
+BLOCK = 4096
+
+
+@pytest.fixture
+def direct(driver: Driver, path: Path, closing: Any) -> portio.CompletionKey:
+    """The key of a file with DATA in it, opened with ``direct=True``."""
+    try:
+        file = closing.enter_context(portio.open(path, "r+", direct=True))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        pytest.skip("the file system of the temporary files has no direct I/O")
+    assert file.direct
+    return driver.associate(file)
+
+
+@pytest.mark.core
+def test_o8_direct_transfers(driver: Driver, direct: portio.CompletionKey, path: Path) -> None:
+    with mmap.mmap(-1, 4 * BLOCK) as memory:
+        assert driver.result(portio.Read(direct, memory, 2 * BLOCK)) == 4 * BLOCK
+        assert memory[:] == DATA[2 * BLOCK : 6 * BLOCK]
+        memory[:] = bytes(reversed(memory[:]))
+        assert driver.result(portio.Write(direct, memory, 8 * BLOCK)) == 4 * BLOCK
+        driver.result(portio.Sync(direct))
+        written = path.read_bytes()
+        assert written[: 8 * BLOCK] == DATA[: 8 * BLOCK]
+        assert written[8 * BLOCK : 12 * BLOCK] == DATA[2 * BLOCK : 6 * BLOCK][::-1]
+        assert written[12 * BLOCK :] == DATA[12 * BLOCK :]
+
+
+def test_o8_o7_the_end_of_a_direct_file(driver: Driver, direct: portio.CompletionKey) -> None:
+    """Its last block is not whole, and a read may not go on behind it."""
+    start = len(DATA) // BLOCK * BLOCK
+    with mmap.mmap(-1, 4 * BLOCK) as memory, memoryview(memory) as view:
+        for offset in (start, start - BLOCK):
+            done = driver.run(portio.Read(direct, memory, offset))
+            assert done.error is None
+            assert done.result() == len(DATA) - offset
+            assert memory[: done.nbytes] == DATA[offset:]
+        vectors = [view[:BLOCK], view[BLOCK : 2 * BLOCK], view[2 * BLOCK :]]
+        assert (
+            driver.result(portio.Read(direct, vectors, start - BLOCK)) == len(DATA) - start + BLOCK
+        )
+        assert memory[: len(DATA) - start + BLOCK] == DATA[start - BLOCK :]
+        assert driver.result(portio.Read(direct, memory, start + BLOCK)) == 0
+        vectors.clear()
+
+
+def test_o2_a_direct_transfer_of_no_whole_blocks(
+    driver: Driver, direct: portio.CompletionKey
+) -> None:
+    """Is refused, but for file systems that can do it all the same."""
+    with mmap.mmap(-1, 2 * BLOCK) as memory, memoryview(memory) as view:
+        for buffer, offset in ((view[:BLOCK], 100), (view[100 : 100 + BLOCK], 0), (view[:100], 0)):
+            done = driver.run(portio.Read(direct, buffer, offset))
+            if done.error is not None:
+                assert done.error.errno == errno.EINVAL
+                assert done.nbytes == 0
+            else:
+                assert buffer == DATA[offset : offset + len(buffer)]
+            del done
+            buffer.release()
+
+
+def test_an_open_file_knows_whether_it_is_direct(path: Path) -> None:
+    with portio.open(path) as file:
+        assert not file.direct
