@@ -315,8 +315,8 @@ class DescriptorWake(trio.abc.Instrument):
     def _fetch(self) -> None:
         while True:
             packets = self.port.get_many(MOST, 0)
+            self._unsent = True  # the next steps of operations that have not ended
             if packets:
-                self._unsent = True  # the next turns of multishot operations
                 self._host.deliver(packets)
             if len(packets) < MOST:
                 return

@@ -21,7 +21,7 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 import portio
 from portio.trio import TrioPort, current_port, open_file, open_pipe, run
 from support.children import Child, environment, run_script
-from support.net import Net
+from support.net import Net, pattern, recv_exactly
 from support.system import LOCAL
 from support.threads import Background
 from support.trio_runs import in_trio
@@ -87,6 +87,24 @@ async def test_many_completions(trio_port: MakePort, net: Net) -> None:
             nursery.cancel_scope.cancel()
         accept.cancel()
         assert (await port.get()).last
+
+
+@in_trio
+async def test_operations_of_several_steps(trio_port: MakePort, net: Net, tmp_path: Path) -> None:
+    """Steps that give no packet: they go on while the loop never sleeps."""
+    data = pattern(4 << 20)
+    (tmp_path / "file").write_bytes(data)
+    async with trio_port() as port:
+        ours, peer = net.small_pair()
+        key = port.associate(ours)
+        with portio.open(tmp_path / "file") as file, Background(recv_exactly, peer, 8 << 20) as got:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(spin)
+                with trio.fail_after(LIMIT):
+                    assert await port.run(portio.Send(key, data)) == len(data)
+                    assert await port.run(portio.SendFile(key, file)) == len(data)
+                nursery.cancel_scope.cancel()
+            assert got.result() == data * 2
 
 
 @in_trio
