@@ -284,10 +284,12 @@ void engine_start(portio_port *port, struct op *op)
         uring_finish(port, op);
         port_balance(port);
     } else if (first || !op_is_ordered(op)) {
-        if (op->starting && uring_send_at_once(port, op))
+        if (op->starting && uring_send_at_once(port, op)) {
             uring_finish(port, op);
-        else
+            port_balance(port); /* a failure gives a packet */
+        } else {
             uring_issue(port, op);
+        }
     } else {
         atomic_store(&op->state, OP_QUEUED);
     }

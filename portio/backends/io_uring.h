@@ -45,6 +45,13 @@ enum uring_phase {
     PHASE_DRAIN       /* SendFile: sending the block */
 };
 
+/* op->cancel */
+enum uring_cancel_state {
+    CANCEL_NONE,
+    CANCEL_ASKED, /* the kernel was asked for its end, or a pause before asking again runs */
+    CANCEL_OWED   /* the next request found no room in the ring */
+};
+
 #define SENDFILE_BLOCK (128u * 1024)
 /* How often a request is tried again that the kernel dropped with an error that
    is not the operation's own. */
@@ -63,7 +70,7 @@ struct engine {
     struct op *_Atomic waiting; /* operations that found the submission ring full;
                                    without the lock only a hint */
     struct op *waiting_last;
-    _Atomic bool cancels_owed; /* an operation has owes_cancel; without the lock a hint */
+    _Atomic bool cancels_owed; /* of an operation with CANCEL_OWED; without the lock a hint */
     _Atomic bool finished;    /* an operation has ended since engine_wait began */
     struct engine *next;      /* all engines, for a forked child (io_uring_fork.c) */
     struct engine *previous;

@@ -2,7 +2,8 @@
 
    An operation that is to be cancelled is asked for until it has ended, however often
    the kernel does not find it: a cancellation that got lost would leave an operation
-   that nobody can end any more. */
+   that nobody can end any more.  There is one request at a time, however often the
+   program asks. */
 #include "io_uring.h"
 
 #include <errno.h>
@@ -27,11 +28,12 @@ static struct uring_sqe *cancel_sqe(portio_port *port, const struct op *op)
     return sqe;
 }
 
-static bool cancel_prepare(portio_port *port, const struct op *op)
+static bool cancel_prepare(portio_port *port, struct op *op)
 {
     struct uring_sqe *sqe = cancel_sqe(port, op);
     if (sqe == NULL)
         return false;
+    op->cancel = CANCEL_ASKED;
     sqe->opcode = URING_ASYNC_CANCEL;
     sqe->address = op->token;
     ring_push(&((struct engine *)port->engine)->ring);
@@ -54,7 +56,7 @@ void uring_cancel(portio_port *port, struct op *op)
 {
     uint64_t token = op->token;
     while (op->token == token && atomic_load(&op->state) == OP_ISSUED &&
-           !cancel_prepare(port, op)) {
+           op->cancel == CANCEL_NONE && !cancel_prepare(port, op)) {
         port_unlock(port);
         engine_flush(port);
         port_lock(port);
@@ -83,7 +85,7 @@ void uring_cancel_answered(portio_port *port, uint64_t token, int32_t result)
     if (op->retries < CANCELS_AT_ONCE + DOUBLINGS_MOST)
         op->retries++;
     if (!prepared) {
-        op->owes_cancel = true;
+        op->cancel = CANCEL_OWED;
         atomic_store(&((struct engine *)port->engine)->cancels_owed, true);
     }
 }
@@ -98,11 +100,12 @@ void uring_cancel_owed(portio_port *port)
     uint32_t count = atomic_load(&port->slots.count);
     for (uint32_t slot = 1; slot < count; slot++) {
         struct op *op = slots_at(&port->slots, slot);
-        if (!op->owes_cancel)
+        if (op->cancel != CANCEL_OWED)
             continue;
-        if (atomic_load(&op->state) == OP_ISSUED && !cancel_prepare(port, op))
+        if (atomic_load(&op->state) != OP_ISSUED)
+            op->cancel = CANCEL_NONE;
+        else if (!cancel_prepare(port, op))
             return;
-        op->owes_cancel = false;
     }
     atomic_store(&engine->cancels_owed, false);
 }

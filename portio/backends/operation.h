@@ -43,7 +43,7 @@ struct op {
     bool skipped;    /* it ended without a record (port's lock) */
     uint8_t retries; /* the engine's: bounds what it tries again */
     bool waits;      /* the engine's: on its list of operations to issue later */
-    bool owes_cancel; /* io_uring: the kernel is to be asked for its end (port's lock) */
+    uint8_t cancel;  /* io_uring's: enum uring_cancel_state (port's lock) */
     bool parked;     /* op_pool.h: it has data, and waits for a buffer (port's lock) */
     uint32_t turns;  /* multishot: how many are over (port's lock) */
     struct op *next_waiting;

@@ -172,7 +172,7 @@ static void operation_begin(portio_port *port, const portio_request *request)
     op->posted = false;
     op->retries = 0;
     op->waits = false;
-    op->owes_cancel = false;
+    op->cancel = 0;
     op->starting = false;
     op->skipped = false;
     op->parked = false;

@@ -233,6 +233,26 @@ def test_o6_files_complete_one_way_or_the_other(driver: Driver, tmp_path: Path) 
             assert (write.nbytes == len(data)) or cancelled(write)
 
 
+def test_o6_again_and_again_while_a_thread_of_the_kernel_works(
+    driver: Driver, tmp_path: Path
+) -> None:
+    """A Sync cannot be taken back from who carries it out; asking more than once is harmless."""
+    with portio.open(tmp_path / "file", "w+") as file:
+        key = driver.associate(file)
+        for _ in range(3):
+            write = portio.Write(key, pattern(8 << 20))
+            assert driver.result(write) == 8 << 20
+            syncs = [portio.Sync(key) for _ in range(12)]
+            driver.submit(*syncs)
+            for _ in range(3):
+                for sync in syncs:
+                    driver.cancel(sync)
+            for done in driver.wait_for_all(syncs):
+                if not cancelled(done):
+                    done.result()
+        driver.assert_quiet()
+
+
 def test_o6_connect_shutdown_and_sync_in_a_row(driver: Driver, net: Net) -> None:
     """A Shutdown waits for the sends before it; cancelled there, it does not happen."""
     ours, peer = net.small_pair()

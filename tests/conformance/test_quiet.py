@@ -17,8 +17,9 @@ from support.children import Child
 from support.drivers import Driver
 from support.kinds import every_kind
 from support.net import STREAMS, Net, fill, pattern, recv_all, recv_exactly, reset
-from support.system import WINDOWS
-from support.watch import eventually
+from support.system import LOCAL, WINDOWS
+from support.threads import Background
+from support.watch import LIMIT, eventually, wait_until_blocked
 
 SMALL = 4096
 LARGE = 4 * 1024 * 1024
@@ -86,6 +87,21 @@ def test_o15_a_small_send_ends_within_submit(
             assert send.result() == 6
         assert port.get(0) is None
         assert recv_exactly(peer, 120) == b"answer" * 20
+
+
+def test_o15_p6_a_failure_at_once_wakes_who_waits(shared_port: portio.Port, net: Net) -> None:
+    ours, peer = net.pair(LOCAL)
+    send = portio.Send(shared_port.associate(ours), b"answer")
+    peer.close()
+    with Background(shared_port.get, LIMIT * 3) as waiter:
+        wait_until_blocked(waiter)
+        while waiter.is_alive():  # TCP tells of the end with the second send only
+            shared_port.submit(send, quiet=True)
+            eventually(lambda: not send.pending, "it has ended, and its packet was taken")
+        done = waiter.result(LIMIT)
+        assert done is not None
+        assert done.operation is send
+        assert isinstance(done.error, ConnectionError)
 
 
 @pytest.mark.core

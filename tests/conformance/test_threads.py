@@ -250,7 +250,7 @@ def test_p9_a_thread_that_computes_holds_nothing_up(shared_port: portio.Port, ne
         while not over:
             pass
 
-    with Background(compute), Child(CLIENT, listener.getsockname()[1]) as child:
+    with Child(CLIENT, listener.getsockname()[1]) as child, Background(compute):
         try:
             assert started.wait(LIMIT)
             child.say("go")
