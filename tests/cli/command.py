@@ -30,7 +30,8 @@ STOP = signal.SIGINT if WINDOWS else signal.SIGTERM
 # Ctrl-C works as at a terminal, however the tests themselves have been started.
 LAUNCHER = """
 import os, resource, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:  # nohup ignores one of them
+    signal.signal(number, signal.SIG_DFL)
 {before}
 os.execvp(sys.argv[1], sys.argv[1:])
 """
