@@ -168,7 +168,8 @@ def open(  # noqa: A001 (portio.open)
 
     Raises ValueError for another mode, and the OSError that the system gives
     (FileNotFoundError, IsADirectoryError, …; EINVAL where the file system has no direct
-    I/O); `NotSupportedError` where the system has none.
+    I/O, which may have made a new file by then); `NotSupportedError` where the system has
+    none.
     """
     if not isinstance(mode, str):
         raise TypeError(f"mode must be a str, not {type(mode).__name__!r}")

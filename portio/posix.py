@@ -25,9 +25,9 @@ __all__ = [
     "usable_processors",
 ]
 
-#: Whether files can be opened for transfers past the cache.
-HAS_DIRECT = hasattr(os, "O_DIRECT")
 _DIRECT: int = getattr(os, "O_DIRECT", 0)
+#: Whether files can be opened for transfers past the cache.
+HAS_DIRECT = _DIRECT != 0
 #: Whether the system itself refuses a handle that belongs to a port already.
 KERNEL_KEEPS_OWNERS = False
 

@@ -11,7 +11,8 @@
    Everything here but entering the kernel happens under the port's lock.
 
    user_data of a submission is the operation's token; with bit 63 set it is
-   the request to cancel that token, or the pause before the next one.  Slot 0 belongs to the engine itself. */
+   the request to cancel that token, or the pause before the next one.  Slot 0
+   belongs to the engine itself. */
 #ifndef PORTIO_IO_URING_H
 #define PORTIO_IO_URING_H
 

@@ -336,8 +336,8 @@ class Waiter:
             if waiter.raise_cancel is not None:
                 waiter.end(completion)
 
-    all of it protected from KeyboardInterrupt.  Streams start what they send with
-    `start_promptly`, and wait for it only if that says that it has not ended.
+    all of it protected from KeyboardInterrupt.  An operation of prompt.py is waited for
+    only if `start` does not say that it has ended.
     """
 
     __slots__ = ("_operation", "_port", "_prompt", "_wake", "raise_cancel")
@@ -354,24 +354,18 @@ class Waiter:
         """Whether completions reach the run; if not, `TrioPort.complete` knows a way."""
         return self._wake.attended or self._wake.revive()
 
-    def start(self, patient: bool, /) -> None:  # noqa: FBT001
-        """Submits the operation; raises what `Port.submit` raises."""
-        operation = self._operation
-        port = self._port
-        port._port.submit(operation)
-        self._wake.submitted(patient)
-        self.raise_cancel = None
-        port._waiting[id(operation)] = current_task()
+    def start(self, patient: bool, /) -> bool:  # noqa: FBT001
+        """Submits the operation; raises what `Port.submit` raises.
 
-    def start_promptly(self) -> bool:
-        """The same for a send; true: it was one of prompt.py, and has succeeded."""
+        True: it was one of prompt.py, and has succeeded.
+        """
         operation = self._operation
         port = self._port
         port._port.submit(operation)
         if self._prompt and operation._entry is None and type(operation._outcome) is int:
             self._wake.ended()
             return True  # see prompt.py
-        self._wake.submitted(False)
+        self._wake.submitted(patient)
         self.raise_cancel = None
         port._waiting[id(operation)] = current_task()
         return False

@@ -150,7 +150,7 @@ class Sending(Resource, trio.abc.SendStream):
             await checkpoint_if_cancelled()
             send.buffer = data
             if waiter.may_start():
-                if waiter.start_promptly():
+                if waiter.start(False):
                     await cancel_shielded_checkpoint()
                     return
                 done: Completion[int] = await wait_task_rescheduled(waiter.abort)

@@ -207,7 +207,7 @@ class DescriptorWake(trio.abc.Instrument):
         self._host = host
         self._descriptor = -1
         self._dirty = False  # something was submitted that may be complete already
-        self._unsent = False  # something was submitted
+        self._unsent = False  # something may not have been handed over
         self.sleeps = 0
         self._fetched = False  # packets were fetched since the loop began to sleep
         self._ticker: Task | None = None  # while it can be scheduled

@@ -229,11 +229,13 @@ def test_port_close_and_quiet_sends(backend: str, rng: random.Random) -> None:
             port = portio.Port(2, backend=backend)
             key = port.associate(ours)
             busy = threading.Event()
-
             peer.setblocking(False)
 
             def send(
-                port: portio.Port, key: portio.CompletionKey, peer: socket.socket, busy: Any
+                port: portio.Port,
+                key: portio.CompletionKey,
+                peer: socket.socket,
+                busy: threading.Event,
             ) -> None:
                 try:
                     while True:
