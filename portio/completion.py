@@ -19,7 +19,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from portio import errors
+from portio import accelerator, errors
 
 if TYPE_CHECKING:
     from portio.keys import CompletionKey
@@ -61,12 +61,12 @@ DROPPED = Outcome(0, 0, None)
 _again = threading.Lock()
 
 
-class Completion(Generic[T]):
+class Completion(accelerator.CompletionFields, Generic[T]):
     """A finished operation, or a posted packet.  Ports make them; read only."""
 
     # PacketQueue fills the slots itself: a call of __init__ would be a tenth
     # of what an operation costs.
-    __slots__ = ("__weakref__", "_error", "_outcome", "key", "nbytes", "operation")
+    __slots__ = ("__weakref__",)
 
     #: The operation that has ended; None for a posted packet.
     operation: Operation[T] | None
@@ -136,6 +136,9 @@ class Completion(Generic[T]):
         name = type(self.operation).__name__
         outcome = f" error={self.error}" if self.error is not None else ""
         return f"<Completion of {name} key={self.key!r} nbytes={self.nbytes}{outcome}>"
+
+
+accelerator.adopt(completion=Completion)
 
 
 def completed(operation: Operation[T]) -> Completion[T]:

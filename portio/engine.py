@@ -26,7 +26,7 @@ import threading
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from portio import errors
+from portio import accelerator, errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ Posted: TypeAlias = "tuple[None, Completion[Any] | None]"
 NUDGE: Posted = (None, None)
 
 
-class Engine:
+class Engine(accelerator.PortFields):
     """An open port of an engine."""
 
     __slots__ = (
@@ -59,14 +59,10 @@ class Engine:
         "_chars",
         "_ffi",
         "_forked",
-        "_free",
         "_from_buffer",
         "_growing",
         "_lib",
-        "_native",
         "_null",
-        "_owner",
-        "_pending",
         "_slots",
     )
 
@@ -102,6 +98,7 @@ class Engine:
         self._free = []
         self._slots = 1  # slot 0 is the engine's
         self._growing = threading.RLock()
+        accelerator.connect(self, native, port)
 
     # ---- tokens ----
 
@@ -152,6 +149,7 @@ class Engine:
     def _disown_engine(self) -> None:
         """Cuts the way to the engine: the caller is a forked child."""
         self._forked = True
+        accelerator.disconnect(self)
         self._ffi.gc(self._native, None)
         self._lib = self._free = _FORKED
         self._c_get = self._c_post = self._c_submit_one = raise_forked

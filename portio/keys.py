@@ -24,6 +24,7 @@ from operator import index
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from portio import system
+from portio.accelerator import KeyFields
 from portio.files import Handle
 from portio.registry import Identity, identify, registry
 
@@ -70,7 +71,7 @@ def descriptor_of(handle: HandleLike) -> int:
     return descriptor
 
 
-class CompletionKey:
+class CompletionKey(KeyFields):
     """Names a handle of a port, or a kind of posted packet.
 
     ``CompletionKey(data)`` makes a free key, for `Port.post`; `Port.associate`
@@ -81,14 +82,9 @@ class CompletionKey:
         "__weakref__",
         "_accepting",
         "_closed",
-        "_descriptor",
         "_family",
-        "_fits",
-        "_id",
         "_identity",
         "_message_based",
-        "_number",
-        "_port",
         "data",
         "handle",
     )

@@ -43,7 +43,7 @@ from operator import index
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from portio import errors
+from portio import accelerator, errors
 from portio.completion import DROPPED, ERROR_MASK, Completion, Outcome
 from portio.engine import GENERATION, NUDGE, TOKENS
 from portio.keys import CompletionKey
@@ -75,13 +75,9 @@ class PacketQueue(Turns):
 
     __slots__ = (
         "_arrays",
-        "_batch",
         "_dropped_accepts",
-        "_kept",
-        "_left",
         "_records",
         "_rescue_lock",
-        "_rescued",
         "_wakes_others",
     )
 
@@ -112,10 +108,16 @@ class PacketQueue(Turns):
         RuntimeError in another thread than the owner of a thread-bound port and in
         a forked child; TypeError or ValueError for a bad time-out.
         """
+        out: Completions = []
+        try:
+            if done := self._next(out, timeout):
+                return out[0] if out else None
+        except BaseException:
+            self._rescue(out, NOTHING)
+            raise
         nanoseconds = FOREVER if timeout is None else to_nanoseconds(timeout)
         deadline = Deadline(nanoseconds) if nanoseconds > 0 else None
-        out: Completions = []
-        c_get = self._c_get
+        c_get = self._c_get if done is not None else self._listening_get
         while True:
             taken: Records | None = NOTHING  # records that only we have; None: in the array
             try:
@@ -155,14 +157,19 @@ class PacketQueue(Turns):
         seconds have passed.  Raises what `get` raises, and ValueError for a limit
         below 1.
         """
+        out: Completions = []
+        try:
+            if done := self._fill(out, limit, timeout):
+                return out
+        except BaseException:
+            self._rescue(out, NOTHING)
+            raise
         limit = index(limit)
         if limit < 1:
             raise ValueError(f"limit must be at least 1, not {limit}")
         nanoseconds = FOREVER if timeout is None else to_nanoseconds(timeout)
         deadline = Deadline(nanoseconds) if nanoseconds > 0 else None
-        out: Completions = []
-        c_get = self._c_get
-        pending, free = self._pending, self._free
+        c_get = self._c_get if done is not None else self._listening_get
         taken: Records | None = NOTHING
         most = 0
         try:  # around the loop: a signal handler may also run where it jumps back
@@ -183,27 +190,7 @@ class PacketQueue(Turns):
                         taken = numbers[: 3 * count]
                         packets = iter(taken.tolist())
                         for token, nbytes, status in zip(packets, packets, packets):  # noqa: B905
-                            # `_take` once more, for what nearly all records are: a call
-                            # for each costs 5 % of the instructions of an echo.
-                            entry: Any = pending.get(token, NUDGE)
-                            operation = entry[0]
-                            if status or operation is None or entry[2] is not None or entry[6]:
-                                self._take(out, token, nbytes, status)
-                                continue
-                            completion: Completion[Any] = Completion()
-                            completion.operation = operation
-                            completion.key = entry[1]
-                            completion.nbytes = nbytes
-                            completion._outcome = None
-                            try:
-                                del pending[token]  # the claim
-                            except KeyError:
-                                self._lose(token, completion)
-                                continue
-                            operation._outcome = nbytes
-                            operation._entry = None
-                            out.append(completion)
-                            free.append((token + GENERATION) & TOKENS)
+                            self._take(out, token, nbytes, status)
                     taken = NOTHING
                     self._arrays.append(pair)
                 if out:
@@ -357,8 +344,12 @@ class PacketQueue(Turns):
         item = (done[:], records[:])
         self._rescued[0:0] = (item,)
         del done[:]
+        self._tell_of_rescued(len(item[0]) + len(records) // 3)
+
+    def _tell_of_rescued(self, count: int) -> None:
+        """Lets others look for packets that were rescued, or who watches `fileno`."""
         if self._wakes_others:
-            for _ in range(len(item[0]) + len(records) // 3):
+            for _ in range(count):
                 self._nudge()
 
     def _take_rescued(self, out: Completions, limit: int) -> None:
@@ -474,6 +465,9 @@ class PacketQueue(Turns):
             value = completion._outcome.value if completion._outcome is not None else None
             if isinstance(value, socket.socket):
                 value.close()
+
+
+accelerator.install(PacketQueue, "_take")
 
 
 def _salvaged(numbers: Records, limit: int) -> Records:

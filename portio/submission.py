@@ -19,6 +19,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from portio import accelerator
 from portio.engine import GENERATION, TOKENS
 from portio.keys import CompletionKey
 from portio.operations.base import QUEUED, QUIET, UNQUEUED, Operation
@@ -205,6 +206,9 @@ class Submission(UnqueuedOperations):
         refused = self._lib.portio_flush(self._native)
         if refused:
             raise self._refusal(refused)
+
+
+accelerator.install(Submission, "submit")
 
 
 def _pending_already(operation: Operation[Any]) -> RuntimeError:

@@ -28,6 +28,8 @@ class ForeignInterface(Protocol):
     from_buffer: Callable[..., CData]
     buffer: Callable[..., Any]
     string: Callable[[CData], bytes]
+    cast: Callable[[str, CData], CData]
+    addressof: Callable[..., CData]
     gc: Callable[[CData, Callable[[CData], object] | None], CData]
 
 

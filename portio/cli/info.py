@@ -1,8 +1,9 @@
 """Show the backends: which one is used, what each can do, and why others cannot.
 
 With --json, the same for programs:
-{"version", "python", "system", "default", "backends": {NAME: {"available",
-"reason", "advice", "features"}}}, where "default" is null when no backend works.
+{"version", "python", "system", "accelerated", "default", "backends": {NAME:
+{"available", "reason", "advice", "features"}}}, where "accelerated" says whether the
+hot path of the Python layer is in C, and "default" is null when no backend works.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import platform
 from importlib import metadata
 from typing import Any
 
-from portio import backends
+from portio import accelerator, backends
 from portio.cli.common import describe
 
 DISTRIBUTION = "completion-port"
@@ -37,6 +38,7 @@ def collect() -> dict[str, Any]:
         "version": _version(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "accelerated": accelerator.ACCELERATED,
         "default": None,
         "backends": {
             name: {
@@ -68,6 +70,8 @@ def render(facts: dict[str, Any]) -> str:
             lines.append(f"{'':{width}}  {status['advice']}")
         if status["features"]:
             lines.append(f"{'':{width}}  features: {', '.join(status['features'])}")
+    if not facts["accelerated"]:
+        lines.append("the hot path is in Python, not in C: operations cost more time")
     if facts["default"] is None:
         lines.append(f"no default: {facts['error']}")
     return "\n".join(lines)

@@ -29,6 +29,7 @@ from __future__ import annotations
 from operator import index
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
+from portio.accelerator import OperationFields
 from portio.buffers import MOST_VECTORS, Block, Vectors, as_sequence
 from portio.completion import DROPPED, Outcome, completed, error_of
 from portio.keys import CompletionKey
@@ -95,14 +96,14 @@ QUIET = 8  # it leaves through the port, but there is none when the operation su
 LARGEST = 2**63 - 1
 
 
-class Operation(Generic[T]):
+class Operation(OperationFields, Generic[T]):
     """One thing to be done by the system; `T` is the type of its result.
 
     Submitted with `Port.submit`, any number of times, but not again before it has
     completed.  While it is pending its fields must not be changed.
     """
 
-    __slots__ = ("_entry", "_outcome", "key")
+    __slots__ = ()
 
     #: The key of the handle that it works on.
     key: CompletionKey | None

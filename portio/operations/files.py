@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from portio.accelerator import ReadFields, WriteFields
 from portio.operations import numbers
 from portio.operations.base import (
     LARGEST,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Read", "Sync", "Write"]
 
 
-class Read(Transfer[int]):
+class Read(ReadFields, Transfer[int]):
     """Reads from a file at `offset`, or what there is in a pipe.
 
     The result is how many bytes.  From a file it is less than asked for only at
@@ -41,7 +42,7 @@ class Read(Transfer[int]):
     negative offset.
     """
 
-    __slots__ = ("buffer", "offset")
+    __slots__ = ()
 
     key: CompletionKey
     label = "portio.Read"
@@ -92,7 +93,7 @@ class Read(Transfer[int]):
         return entry, request
 
 
-class Write(Transfer[int]):
+class Write(WriteFields, Transfer[int]):
     """Writes every byte, to a file at `offset`, or into a pipe; the result is how many.
 
     It completes when all are written, or with an error whose completion says how
@@ -101,7 +102,7 @@ class Write(Transfer[int]):
     Raises at submission: ValueError for a negative offset.
     """
 
-    __slots__ = ("buffer", "offset")
+    __slots__ = ()
 
     key: CompletionKey
     label = "portio.Write"

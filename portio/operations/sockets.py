@@ -14,6 +14,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from portio import addresses
+from portio.accelerator import RecvFields, SendFields
 from portio.keys import descriptor_of
 from portio.operations import numbers
 from portio.operations.base import (
@@ -131,7 +132,7 @@ class Connect(ExtendedOperation[None]):
         return (entry, request), (address, size, 0)
 
 
-class Recv(Transfer[int]):
+class Recv(RecvFields, Transfer[int]):
     """Receives what is there, at least one byte; the result is how many.
 
     0 means the end of the stream, or an empty datagram.  With an empty buffer on
@@ -140,7 +141,7 @@ class Recv(Transfer[int]):
     Raises at submission: BufferError for a read-only buffer.
     """
 
-    __slots__ = ("buffer", "flags")
+    __slots__ = ()
 
     key: CompletionKey
     label = "portio.Recv"
@@ -180,14 +181,14 @@ class Recv(Transfer[int]):
         return entry, request
 
 
-class Send(Transfer[int]):
+class Send(SendFields, Transfer[int]):
     """Sends every byte; the result is how many.
 
     On a stream it completes when all are handed over, or with an error whose
     completion says how many were.  On a datagram socket it is one message.
     """
 
-    __slots__ = ("buffer", "flags")
+    __slots__ = ()
 
     key: CompletionKey
     label = "portio.Send"

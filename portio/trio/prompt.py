@@ -12,9 +12,10 @@ this one's already.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from portio import operations
+from portio import accelerator, operations
+from portio.accelerator import TransferFields
 from portio.operations.base import QUIET, Transfer
 
 if TYPE_CHECKING:
@@ -28,10 +29,17 @@ def _settle(nbytes: int, error: int) -> tuple[int, int]:  # noqa: ARG001
     return nbytes, nbytes
 
 
-class Prompt(Transfer[int]):
+accelerator.adopt(settle=_settle)
+
+
+class Prompt(TransferFields, Transfer[int]):
     """What they share."""
 
     __slots__ = ()
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._prompt = True
 
     def _prepare(self, port: UnqueuedOperations, token: int, mode: int) -> Prepared:
         entry, request = super()._prepare(port, token, mode | QUIET)

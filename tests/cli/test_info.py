@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 import portio.backends
+from portio import accelerator
 from cli.command import PORTIO, run
 from support.children import environment
 from support.system import WINDOWS
@@ -39,6 +40,14 @@ def test_json_has_the_same_facts() -> None:
         assert shown["available"] is status.available
         assert shown["features"] == list(status.features)
         assert (shown["reason"] is None) is status.available
+
+
+@pytest.mark.parametrize("switch", ["0", ""])
+def test_tells_whether_the_hot_path_is_in_c(switch: str) -> None:
+    facts = json.loads(run("info", "--json", PORTIO_ACCELERATOR=switch).output)
+    told = run("info", PORTIO_ACCELERATOR=switch)
+    assert facts["accelerated"] is (switch != "0" and accelerator.ACCELERATED)
+    assert ("is in Python" in told.output) is not facts["accelerated"]
 
 
 def test_default_follows_the_environment(backend: str) -> None:

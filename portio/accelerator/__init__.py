@@ -1,0 +1,187 @@
+"""The hot path in C, where that is possible, and what stands for it where it is not.
+
+Between `submit` and the completion an operation passes some ten small steps of the
+Python layer: checks, a pin, a token, an entry in two books, a completion.  Each costs
+a tenth of a microsecond or two, together more than the kernel takes for the I/O itself.
+The extension `_accelerator` does the same steps in C, for the usual case:
+
+- `Port.submit` of one `Recv`, `Send`, `Read` or `Write` with one buffer;
+- records that become completions: `Port.get_many`, and the step of `Port.get`.
+
+The rule is Python.  Each method of C stands for one of Python (`install`), has its text,
+follows the same order of steps, keeps the same books, and calls it for everything that
+is not usual, errors included.  It works on the same objects: the classes below are the
+ground of operations, keys, completions and ports, whose fields C reaches without asking.
+So either form can take up what the other has begun.
+
+It brings nothing but speed, and may be missing: on a free-threaded CPython, which has no
+GIL to make its steps one, on other implementations, where it was not built, and where
+PORTIO_ACCELERATOR is 0 (a debugging switch).  `ACCELERATED` tells.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from portio.backends.native import CData, Native
+    from portio.completion import Completion
+
+__all__ = [
+    "ACCELERATED",
+    "VARIABLE",
+    "CompletionFields",
+    "KeyFields",
+    "OperationFields",
+    "PortFields",
+    "ReadFields",
+    "RecvFields",
+    "SendFields",
+    "TransferFields",
+    "WriteFields",
+    "adopt",
+    "connect",
+    "disconnect",
+    "install",
+]
+
+#: A debugging switch: 0 leaves everything to Python.
+VARIABLE = "PORTIO_ACCELERATOR"
+
+
+def _load() -> ModuleType | None:
+    if os.environ.get(VARIABLE) == "0" or not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return None
+    try:
+        return importlib.import_module("portio.accelerator._accelerator")
+    except ImportError:
+        return None
+
+
+_module: Any = _load()
+
+#: Whether the hot path is in C.
+ACCELERATED: bool = _module is not None
+
+if TYPE_CHECKING or not ACCELERATED:
+
+    class OperationFields:
+        """What every operation has."""
+
+        __slots__ = ("_entry", "_outcome", "key")
+
+    class TransferFields(OperationFields):
+        """What has one buffer and one number."""
+
+        __slots__ = ("_prompt", "buffer")
+
+        _prompt: bool  # see trio/prompt.py
+
+    class RecvFields(TransferFields):
+        """The fields of a `Recv`."""
+
+        __slots__ = ("flags",)
+
+    class SendFields(TransferFields):
+        """The fields of a `Send`."""
+
+        __slots__ = ("flags",)
+
+    class ReadFields(TransferFields):
+        """The fields of a `Read`."""
+
+        __slots__ = ("offset",)
+
+    class WriteFields(TransferFields):
+        """The fields of a `Write`."""
+
+        __slots__ = ("offset",)
+
+    class KeyFields:
+        """What a submission looks at in a key."""
+
+        __slots__ = ("_descriptor", "_fits", "_id", "_number", "_port")
+
+    class CompletionFields:
+        """What a completion has."""
+
+        __slots__ = ("_error", "_outcome", "key", "nbytes", "operation")
+
+    class PortFields:
+        """The books of a port."""
+
+        __slots__ = (
+            *("_batch", "_free", "_kept", "_left", "_native", "_owner", "_pending", "_rescued"),
+        )
+
+        def _fill(self, *_: object) -> bool | None:
+            """Does what `Port.get_many` does: into a list, with a limit and a time-out.
+
+            If not, the caller has to; None: it is the main thread, and has to sleep.
+            """
+            return False
+
+        def _next(self, *_: object) -> bool | None:
+            """Does what `Port.get` does: into a list, with a time-out; like `_fill`."""
+            return False
+
+else:
+    OperationFields = _module.OperationFields
+    TransferFields = _module.TransferFields
+    RecvFields = _module.RecvFields
+    SendFields = _module.SendFields
+    ReadFields = _module.ReadFields
+    WriteFields = _module.WriteFields
+    KeyFields = _module.KeyFields
+    CompletionFields = _module.CompletionFields
+    PortFields = _module.PortFields
+
+
+def install(owner: type[PortFields], *names: str) -> None:
+    """Puts the methods of C in the places of Python's, which they call as ``_NAME_by_rule``."""
+    for name in names:
+        rule = vars(owner)[name]
+        setattr(owner, f"_{name.lstrip('_')}_by_rule", rule)
+        if ACCELERATED:
+            setattr(owner, name, _module.method(owner, name, rule.__doc__))
+
+
+def adopt(
+    *,
+    completion: type[Completion[Any]] | None = None,
+    settle: Callable[[int, int], tuple[int, int]] | None = None,
+) -> None:
+    """Tells C what it needs of Python: the class of completions, what settles prompt sends."""
+    told = {"completion": completion, "settle": settle}
+    if ACCELERATED:
+        _module.adopt(**{name: value for name, value in told.items() if value is not None})
+
+
+def connect(port: PortFields, native: Native, engine: CData) -> None:
+    """Gives `port` the way to its engine's port, which it has as `_native` already."""
+    if ACCELERATED:
+        address, functions = native.ffi.cast, native.lib
+        connecting: Any = port
+        connecting._connect(
+            *(
+                int(address("uintptr_t", each))
+                for each in (
+                    engine,
+                    native.ffi.addressof(functions, "portio_submit_one"),
+                    native.ffi.addressof(functions, "portio_get"),
+                )
+            )
+        )
+
+
+def disconnect(port: PortFields) -> None:
+    """Takes the way away again: everything is left to Python."""
+    if ACCELERATED:
+        disconnecting: Any = port
+        disconnecting._disconnect()

@@ -1,0 +1,128 @@
+/* The hot path of the Python layer in C: what every operation passes, from `submit` until
+   its completion has left the port.
+
+   It is a second form of a part of submission.py and packets.py, for the usual case, and
+   hands everything else to the Python methods that it stands for: they are the rule, and
+   this follows it.  It uses the engines through the same door (native.cdef.txt), whose
+   functions Python gives it the addresses of, and the same books: the dict of what is
+   pending and the list of free tokens.
+
+   Rules
+   - Everything here runs with the GIL, except for the engine's functions where it says so.
+   - Python code may run wherever an object is called, a buffer is asked for, or memory is
+     allocated that the collector counts (its finalizers).  All of that comes first; then
+     the state is looked at, and from there to the engine, or to the end of a claim,
+     nothing can come in between: no thread, no signal handler, no finalizer.
+   - The limited API of CPython 3.11, and nothing beyond it. */
+#ifndef PORTIO_ACCELERATOR_H
+#define PORTIO_ACCELERATOR_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include "../backends/native.h"
+
+/* As in engine.py and operations/base.py. */
+#define GENERATION (INT64_C(1) << 24)
+#define TOKENS INT64_MAX
+#define MODE_QUEUED 0
+#define POSTED_SIZE 2 /* numbers in the tuple of a posted packet; of an operation ENTRY_SIZE */
+enum entry_field {
+    ENTRY_OPERATION,
+    ENTRY_KEY,
+    ENTRY_SETTLE,
+    ENTRY_PIN,
+    ENTRY_TOKEN,
+    ENTRY_PORT,
+    ENTRY_MODE,
+    ENTRY_SIZE
+};
+
+/* ---- objects whose fields C reaches without asking Python ---- */
+
+struct operation {
+    PyObject_HEAD
+    PyObject *entry;   /* NULL: __init__ was not called; None: idle */
+    PyObject *outcome; /* NULL: it has never completed */
+    PyObject *key;
+};
+
+/* Recv, Send, Read, Write: one buffer, one number. */
+struct transfer {
+    struct operation base;
+    PyObject *buffer;
+    PyObject *argument; /* flags, or the offset */
+    uint32_t kind;      /* portio_kind */
+    char prompt;        /* portio/trio/prompt.py */
+};
+
+struct key {
+    PyObject_HEAD
+    PyObject *port;   /* None: it has none */
+    PyObject *number; /* what to call for the descriptor's number */
+    long long descriptor;
+    unsigned long long id;
+    unsigned int fits; /* a bit for the type of handle */
+};
+
+struct completion {
+    PyObject_HEAD
+    PyObject *operation;
+    PyObject *key;
+    PyObject *nbytes;
+    PyObject *outcome;
+    PyObject *error;
+};
+
+typedef int (*submit_one_function)(portio_port *port, uint32_t kind, uint32_t flags,
+                                   uint64_t handle, uint64_t token, void *buffer,
+                                   uint64_t length, int64_t argument);
+typedef int (*get_function)(portio_port *port, portio_completion *records, uint32_t limit,
+                            int64_t timeout);
+
+struct port {
+    PyObject_HEAD
+    PyObject *pending; /* dict: token to entry */
+    PyObject *free;    /* list of tokens */
+    PyObject *rescued; /* list; see packets.py */
+    PyObject *kept;    /* array: a batch that was taken ahead */
+    Py_ssize_t left;   /* numbers of it that were not used yet */
+    int batch;         /* how many packets are taken when one is asked for */
+    unsigned long owner; /* the thread of a thread-bound port; else 0 */
+    PyObject *keeper;  /* of the engine's port */
+    portio_port *native; /* that port; NULL when everything is to go through Python */
+    submit_one_function submit_one;
+    get_function get;
+};
+
+/* The types, and what Python has told of (accelerator_adopt). */
+extern PyTypeObject *operation_type, *transfer_type, *key_type, *completion_type, *port_type;
+extern PyTypeObject *completion_class; /* portio.Completion */
+extern PyObject *prompt_settle;
+extern PyObject *array_type;
+
+/* ---- fields.c ---- */
+int fields_add(PyObject *module);
+PyTypeObject *type_add(PyObject *module, PyType_Spec *spec, PyTypeObject *base);
+void object_free(PyObject *self); /* the end of every dealloc */
+
+/* ---- pin.c ---- */
+int pin_add(PyObject *module);
+/* What keeps a buffer in place, or NULL with an exception; where it is and how long. */
+PyObject *pin_make(PyObject *buffer, bool writable, void **start, Py_ssize_t *length);
+
+/* ---- port_object.c ---- */
+int port_add(PyObject *module);
+/* Calls a method of Python with the arguments of a C one. */
+PyObject *call_rule(PyObject *self, const char *name, PyObject *const *arguments,
+                    Py_ssize_t count, PyObject *names);
+
+/* ---- submit.c, take.c ---- */
+PyObject *port_submit(PyObject *self, PyObject *const *arguments, Py_ssize_t count,
+                      PyObject *names);
+PyObject *port_fill(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
+PyObject *port_next(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
+PyObject *port_take(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
+
+#endif

@@ -1,0 +1,286 @@
+/* Records become completions: what `Port.get_many` and `Port.get` do as a rule, and the step
+   that takes one record (packets.py). */
+#include "accelerator.h"
+
+#include <string.h>
+
+#define MOST 256 /* records that one call of the engine can give, as ARRAY in packets.py */
+#define BATCH_MOST 64 /* as BATCH */
+#define RECORD_NUMBERS 3
+#define FOREVER INT64_C(-1)
+
+static PyObject *array_make(const portio_completion *records, uint32_t count)
+{
+    return PyObject_CallFunction(array_type, "sy#", "q", (const char *)records,
+                                 (Py_ssize_t)(count * sizeof *records));
+}
+
+/* Keeps records that an exception would lose, as PacketQueue._rescue does.  The exception,
+   if there is one, stays. */
+static void records_rescue(PyObject *self, const portio_completion *records, uint32_t count)
+{
+    struct port *port = (struct port *)self;
+    PyObject *kind, *value, *trace;
+    PyErr_Fetch(&kind, &value, &trace);
+    PyObject *done = PyList_New(0), *array = array_make(records, count), *item = NULL;
+    if (done != NULL && array != NULL)
+        item = PyTuple_Pack(2, done, array);
+    if (item != NULL && PyList_Insert(port->rescued, 0, item) == 0) {
+        /* From here on nothing can be lost; others have to hear of it. */
+        PyObject *told = PyObject_CallMethod(self, "_tell_of_rescued", "n", (Py_ssize_t)count);
+        Py_XDECREF(told);
+    }
+    PyErr_Clear();
+    Py_XDECREF(item);
+    Py_XDECREF(array);
+    Py_XDECREF(done);
+    PyErr_Restore(kind, value, trace);
+}
+
+static bool is_plain(PyObject *entry)
+{
+    return PyTuple_GetItem(entry, ENTRY_SETTLE) == Py_None &&
+           PyLong_AsLong(PyTuple_GetItem(entry, ENTRY_MODE)) == MODE_QUEUED;
+}
+
+/* The packet that a program has posted is its completion already; a nudge has none. */
+static bool posted_take(struct port *port, PyObject *out, PyObject *token, PyObject *entry,
+                        PyObject *idle)
+{
+    PyObject *completion = PyTuple_GetItem(entry, 1);
+    Py_ssize_t place = PyList_Size(out);
+    if (completion != Py_None && PyList_Append(out, completion) < 0)
+        return false;
+    if (PyDict_DelItem(port->pending, token) < 0) { /* the claim */
+        PyErr_Clear();
+        return completion == Py_None || PyList_SetSlice(out, place, place + 1, NULL) == 0;
+    }
+    if (PyList_Append(port->free, idle) < 0)
+        PyErr_Clear();
+    return true;
+}
+
+static PyObject *take_by_rule(PyObject *self, PyObject *out, const portio_completion *record)
+{
+    return PyObject_CallMethod(self, "_take_by_rule", "OKLL", out,
+                               (unsigned long long)record->token, (long long)record->nbytes,
+                               (long long)record->status);
+}
+
+/* Turns a record into a completion at the end of `out`, or nothing if somebody else has
+   claimed it.  False: an exception, and the record is as it was. */
+static bool record_take(PyObject *self, PyObject *out, const portio_completion *record)
+{
+    struct port *port = (struct port *)self;
+    bool done = false;
+    PyObject *entry = NULL, *nbytes = NULL, *idle = NULL;
+    struct completion *completion = NULL;
+    PyObject *token = PyLong_FromUnsignedLongLong(record->token);
+    if (token == NULL || port->pending == NULL)
+        goto end;
+    idle = PyLong_FromUnsignedLongLong((record->token + GENERATION) & (uint64_t)TOKENS);
+    entry = PyDict_GetItemWithError(port->pending, token);
+    Py_XINCREF(entry);
+    if (entry != NULL && idle != NULL && PyTuple_Size(entry) == POSTED_SIZE) {
+        done = posted_take(port, out, token, entry, idle);
+        goto end;
+    }
+    if (entry == NULL || record->status != 0 || !is_plain(entry)) {
+        if (entry == NULL && PyErr_Occurred() != NULL)
+            goto end;
+        PyObject *taken = take_by_rule(self, out, record);
+        done = taken != NULL;
+        Py_XDECREF(taken);
+        goto end;
+    }
+    struct operation *operation = (struct operation *)PyTuple_GetItem(entry, ENTRY_OPERATION);
+    nbytes = PyLong_FromLongLong(record->nbytes);
+    allocfunc allocate = (allocfunc)PyType_GetSlot(completion_class, Py_tp_alloc);
+    completion = (struct completion *)allocate(completion_class, 0); /* finalizers may run */
+    if (nbytes == NULL || idle == NULL || completion == NULL)
+        goto end;
+    completion->operation = Py_NewRef((PyObject *)operation);
+    completion->key = Py_NewRef(PyTuple_GetItem(entry, ENTRY_KEY));
+    completion->nbytes = Py_NewRef(nbytes);
+    completion->outcome = Py_NewRef(Py_None);
+    /* Room first, so that nothing can fail once it is claimed. */
+    Py_ssize_t place = PyList_Size(out);
+    if (PyList_Append(out, (PyObject *)completion) < 0)
+        goto end;
+    if (PyDict_GetItemWithError(port->pending, token) != entry ||
+        PyDict_DelItem(port->pending, token) < 0) { /* the claim */
+        PyErr_Clear();
+        PyList_SetSlice(out, place, place + 1, NULL);
+        PyObject *lost = PyObject_CallMethod(self, "_lose", "OO", token, completion);
+        done = lost != NULL;
+        Py_XDECREF(lost);
+        goto end;
+    }
+    PyObject *before = operation->outcome, *entry_before = operation->entry;
+    operation->outcome = Py_NewRef(nbytes);
+    operation->entry = Py_NewRef(Py_None);
+    if (PyList_Append(port->free, idle) < 0)
+        PyErr_Clear(); /* no memory: the slot is not used any more */
+    Py_XDECREF(entry_before);
+    Py_XDECREF(before); /* last: it may run anything */
+    done = true;
+end:
+    Py_XDECREF((PyObject *)completion);
+    Py_XDECREF(idle);
+    Py_XDECREF(nbytes);
+    Py_XDECREF(entry);
+    Py_XDECREF(token);
+    return done;
+}
+
+static bool records_take(PyObject *self, PyObject *out, const portio_completion *records,
+                         uint32_t count)
+{
+    for (uint32_t at = 0; at < count; at++) {
+        if (!record_take(self, out, &records[at])) {
+            records_rescue(self, records + at, count - at);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* `_take(out, token, nbytes, status)` */
+PyObject *port_take(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    portio_completion record;
+    if (count != 4 || !PyList_CheckExact(arguments[0]))
+        return call_rule(self, "_take_by_rule", arguments, count, NULL);
+    record.token = PyLong_AsUnsignedLongLong(arguments[1]);
+    record.nbytes = PyLong_AsLongLong(arguments[2]);
+    record.status = PyLong_AsLongLong(arguments[3]);
+    if (PyErr_Occurred() != NULL || !record_take(self, arguments[0], &record))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static bool rescued_is_empty(struct port *port)
+{
+    return port->rescued != NULL && PyList_Size(port->rescued) == 0;
+}
+
+/* The usual time-outs are None and 0. */
+static bool timeout_read(PyObject *object, int64_t *timeout)
+{
+    int overflow = 0;
+    *timeout = object == Py_None ? FOREVER : 0;
+    return object == Py_None || (PyLong_CheckExact(object) && overflow == 0 &&
+                                 PyLong_AsLongLongAndOverflow(object, &overflow) == 0 &&
+                                 overflow == 0);
+}
+
+/* For the rule: None when it is the main thread that has to sleep, False for a signal or an
+   error. */
+static PyObject *not_taken(int result)
+{
+    return Py_NewRef(result == PORTIO_WOULD_SLEEP ? Py_None : Py_False);
+}
+
+/* `_fill(out, limit, timeout)`: what `get_many` does.  If it is not True nothing was taken,
+   and the rule has to go on.  What was taken is in the caller's list, since a signal handler may
+   raise as soon as this returns. */
+PyObject *port_fill(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    struct port *port = (struct port *)self;
+    int64_t timeout;
+    if (count != 3 || !PyList_CheckExact(arguments[0]) || !PyLong_CheckExact(arguments[1]) ||
+        !timeout_read(arguments[2], &timeout))
+        Py_RETURN_FALSE;
+    PyObject *out = arguments[0];
+    Py_ssize_t limit = PyLong_AsSsize_t(arguments[1]);
+    if (PyErr_Occurred() != NULL)
+        PyErr_Clear();
+    while (limit >= 1 && port->native != NULL && port->left == 0 && rescued_is_empty(port)) {
+        portio_completion records[MOST];
+        Py_ssize_t room = limit - PyList_Size(out), most = room < MOST ? room : MOST;
+        int64_t wait = PyList_Size(out) == 0 ? timeout : 0;
+        portio_port *native = port->native;
+        get_function get = port->get;
+        int taken;
+        Py_BEGIN_ALLOW_THREADS
+        taken = get(native, records, (uint32_t)most, wait);
+        Py_END_ALLOW_THREADS
+        if (taken > 0 && !records_take(self, out, records, (uint32_t)taken))
+            return NULL;
+        if (PyList_Size(out) > 0) {
+            if (taken < most || PyList_Size(out) >= limit)
+                Py_RETURN_TRUE; /* and if the port was closed meanwhile, the next call says so */
+        } else if (taken == 0) {
+            Py_RETURN_TRUE;
+        } else if (taken < 0) {
+            return not_taken(taken);
+        }
+    }
+    return PyBool_FromLong(PyList_Size(out) > 0);
+}
+
+/* Takes the next record of the batch that is kept. */
+static bool kept_take(PyObject *self, PyObject *out)
+{
+    struct port *port = (struct port *)self;
+    portio_completion record;
+    Py_buffer view;
+    Py_ssize_t size = port->left * (Py_ssize_t)sizeof(int64_t);
+    if (port->kept == NULL || PyObject_GetBuffer(port->kept, &view, PyBUF_SIMPLE) < 0)
+        return false;
+    bool whole = size >= (Py_ssize_t)sizeof record && size <= view.len;
+    if (whole)
+        memcpy(&record, (const char *)view.buf + view.len - size, sizeof record);
+    PyBuffer_Release(&view);
+    if (!whole)
+        return false;
+    port->left -= RECORD_NUMBERS;
+    return records_take(self, out, &record, 1);
+}
+
+/* `_next(out, timeout)`: what `get` does; else like `_fill`. */
+PyObject *port_next(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    struct port *port = (struct port *)self;
+    portio_completion records[BATCH_MOST];
+    int64_t timeout;
+    if (count != 2 || !PyList_CheckExact(arguments[0]) || !timeout_read(arguments[1], &timeout))
+        Py_RETURN_FALSE;
+    PyObject *out = arguments[0];
+    if (port->native == NULL || !rescued_is_empty(port) || port->batch < 1 ||
+        port->batch > BATCH_MOST)
+        Py_RETURN_FALSE;
+    if (port->left != 0) {
+        if (port->owner != PyThread_get_thread_ident())
+            Py_RETURN_FALSE;
+        if (!kept_take(self, out) && PyErr_Occurred() != NULL)
+            return NULL;
+        return PyBool_FromLong(PyList_Size(out) > 0);
+    }
+    portio_port *native = port->native;
+    get_function get = port->get;
+    uint32_t most = (uint32_t)port->batch;
+    int taken;
+    Py_BEGIN_ALLOW_THREADS
+    taken = get(native, records, most, timeout);
+    Py_END_ALLOW_THREADS
+    if (taken < 0)
+        return not_taken(taken);
+    if (taken == 0)
+        Py_RETURN_TRUE;
+    if (taken > 1) { /* the rest first: taking one may run anything */
+        PyObject *kept = array_make(records + 1, (uint32_t)taken - 1);
+        if (kept == NULL || port->left != 0) { /* a finalizer was here, and has kept some */
+            records_rescue(self, records, (uint32_t)taken);
+            Py_XDECREF(kept);
+            return PyErr_Occurred() != NULL ? NULL : Py_NewRef(Py_False);
+        }
+        PyObject *before = port->kept;
+        port->kept = kept;
+        port->left = ((Py_ssize_t)taken - 1) * RECORD_NUMBERS;
+        Py_XDECREF(before);
+    }
+    if (!records_take(self, out, records, 1))
+        return NULL;
+    return PyBool_FromLong(PyList_Size(out) > 0);
+}
