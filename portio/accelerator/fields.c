@@ -117,42 +117,26 @@ static void transfer_dealloc(PyObject *self)
     object_free(self);
 }
 
-static PyMemberDef transfer_members[] = {
-    OBJECT("buffer", struct transfer, buffer),
-    {"_prompt", T_BOOL, offsetof(struct transfer, prompt), 0, NULL},
-    {0},
-};
+/* One type for each kind. */
+static struct kind {
+    uint32_t number;
+    PyTypeObject *type;
+} kinds[] = {{PORTIO_RECV, NULL}, {PORTIO_SEND, NULL}, {PORTIO_READ, NULL}, {PORTIO_WRITE, NULL}};
 
-static PyType_Slot transfer_slots[] = {
-    {Py_tp_traverse, transfer_traverse},
-    {Py_tp_clear, transfer_clear},
-    {Py_tp_dealloc, transfer_dealloc},
-    {Py_tp_members, transfer_members},
-    {0, NULL},
-};
+/* The kind is found by asking, since of several bases the one that gives a class its tp_new
+   need not be the one that says what it is. */
+static PyObject *transfer_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    PyObject *self = plain_new(type, arguments, keywords);
+    for (size_t at = 0; self != NULL && at < sizeof kinds / sizeof *kinds; at++)
+        if (PyType_IsSubtype(type, kinds[at].type))
+            ((struct transfer *)self)->kind = kinds[at].number;
+    return self;
+}
 
-static PyType_Spec transfer_spec = {
-    .name = "portio.accelerator.TransferFields",
-    .basicsize = sizeof(struct transfer),
-    .flags = FLAGS,
-    .slots = transfer_slots,
-};
-
-static PyMemberDef flags_members[] = {OBJECT("flags", struct transfer, argument), {0}};
-static PyMemberDef offset_members[] = {OBJECT("offset", struct transfer, argument), {0}};
-
-/* One type for each kind: which one it is an object knows from its first moment. */
-#define TRANSFER(lower, Name, number, members)                                                 \
-    static PyObject *lower##_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)  \
-    {                                                                                          \
-        (void)arguments, (void)keywords;                                                       \
-        PyObject *self = object_make(type);                                                    \
-        if (self != NULL)                                                                      \
-            ((struct transfer *)self)->kind = number;                                          \
-        return self;                                                                           \
-    }                                                                                          \
+#define TRANSFER(lower, Name, members)                                                         \
     static PyType_Slot lower##_slots[] = {                                                     \
-        {Py_tp_new, lower##_new},                                                              \
+        {Py_tp_new, transfer_new},                                                             \
         {Py_tp_traverse, transfer_traverse},                                                   \
         {Py_tp_clear, transfer_clear},                                                         \
         {Py_tp_dealloc, transfer_dealloc},                                                     \
@@ -166,10 +150,19 @@ static PyMemberDef offset_members[] = {OBJECT("offset", struct transfer, argumen
         .slots = lower##_slots,                                                                \
     }
 
-TRANSFER(recv, Recv, PORTIO_RECV, flags_members);
-TRANSFER(send, Send, PORTIO_SEND, flags_members);
-TRANSFER(read, Read, PORTIO_READ, offset_members);
-TRANSFER(write, Write, PORTIO_WRITE, offset_members);
+static PyMemberDef transfer_members[] = {
+    OBJECT("buffer", struct transfer, buffer),
+    {"_prompt", T_BOOL, offsetof(struct transfer, prompt), 0, NULL},
+    {0},
+};
+static PyMemberDef flags_members[] = {OBJECT("flags", struct transfer, argument), {0}};
+static PyMemberDef offset_members[] = {OBJECT("offset", struct transfer, argument), {0}};
+
+TRANSFER(transfer, Transfer, transfer_members);
+TRANSFER(recv, Recv, flags_members);
+TRANSFER(send, Send, flags_members);
+TRANSFER(read, Read, offset_members);
+TRANSFER(write, Write, offset_members);
 
 /* ---- keys ---- */
 
@@ -289,9 +282,11 @@ int fields_add(PyObject *module)
     transfer_type = type_add(module, &transfer_spec, operation_type);
     if (transfer_type == NULL)
         return -1;
-    PyType_Spec *kinds[] = {&recv_spec, &send_spec, &read_spec, &write_spec};
-    for (size_t at = 0; at < sizeof kinds / sizeof *kinds; at++)
-        if (type_add(module, kinds[at], transfer_type) == NULL)
+    PyType_Spec *specs[] = {&recv_spec, &send_spec, &read_spec, &write_spec};
+    for (size_t at = 0; at < sizeof kinds / sizeof *kinds; at++) {
+        kinds[at].type = type_add(module, specs[at], transfer_type);
+        if (kinds[at].type == NULL)
             return -1;
+    }
     return 0;
 }

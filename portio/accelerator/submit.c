@@ -240,7 +240,7 @@ PyObject *port_submit(PyObject *self, PyObject *const *arguments, Py_ssize_t cou
             return NULL;
         struct draft draft = {0};
         int started = 0;
-        if (transfer->base.entry == Py_None &&
+        if (transfer->base.entry == Py_None && transfer->kind != 0 &&
             draft_make(&draft, transfer, (mode & PORTIO_QUIET) != 0 || transfer->prompt))
             started = transfer_start(port, transfer, &draft, modes[mode], (uint32_t)mode);
         else if (PyErr_Occurred() != NULL)

@@ -10,8 +10,8 @@ import subprocess
 import pytest
 
 import portio.backends
-from portio import accelerator
 from cli.command import PORTIO, run
+from portio import accelerator
 from support.children import environment
 from support.system import WINDOWS
 

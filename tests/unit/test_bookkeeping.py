@@ -11,20 +11,23 @@ from typing import Any
 import pytest
 
 import portio
-from portio import engine, submission
+from portio import accelerator, engine, submission
 from portio.operations import base
 from support.watch import LIMIT
 
 
-@pytest.fixture(params=[False, True], ids=["with the GIL", "without"])
-def claims(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways of claiming an operation; the second is safe with the GIL as well."""
-    monkeypatch.setattr(submission, "_FREE_THREADED", request.param)
+@pytest.fixture(params=["in C", "with the GIL", "without"])
+def claims(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The ways of claiming an operation; the last is safe with the GIL as well."""
+    monkeypatch.setattr(submission, "_FREE_THREADED", request.param == "without")
+    return str(request.param)
 
 
 @pytest.fixture
-def port(backend: str, claims: None) -> Iterator[portio.Port]:
+def port(backend: str, claims: str) -> Iterator[portio.Port]:
     with portio.Port(backend=backend) as port:
+        if claims != "in C":
+            accelerator.disconnect(port)
         yield port
 
 

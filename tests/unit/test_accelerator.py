@@ -1,0 +1,315 @@
+"""The hot path in C: the same books as Python's, and no way around its checks."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import portio
+from portio import accelerator, engine
+from support.watch import LIMIT
+
+needs_c = pytest.mark.skipif(
+    not accelerator.ACCELERATED, reason="there is no accelerator here, and nothing to test"
+)
+ROUNDS = 200
+
+
+@pytest.fixture
+def port(backend: str) -> Iterator[portio.Port]:
+    with portio.Port(backend=backend) as port:
+        yield port
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, socket.create_connection(listener.getsockname()) as ours:
+        peer, _ = listener.accept()
+        with peer:
+            yield ours, peer
+
+
+@pytest.fixture
+def key(port: portio.Port, pair: tuple[socket.socket, socket.socket]) -> portio.CompletionKey:
+    return port.associate(pair[0])
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise AssertionError("this is no case for the rule")
+
+
+def assert_balanced(port: portio.Port) -> None:
+    assert port._pending == {}
+    slots = [token & (engine.GENERATION - 1) for token in port._free]
+    assert sorted(slots) == list(range(1, port._slots))
+
+
+def transfers(key: portio.CompletionKey, file: portio.CompletionKey) -> list[Any]:
+    return [
+        portio.Recv(key, bytearray(8)),
+        portio.Send(key, b"12345678"),
+        portio.Write(file, b"12345678", 4),
+        portio.Read(file, bytearray(8), 4),
+    ]
+
+
+@needs_c
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_usual_cases_are_done_in_c(
+    port: portio.Port,
+    key: portio.CompletionKey,
+    pair: tuple[socket.socket, socket.socket],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    quiet: bool,
+) -> None:
+    file = port.associate(portio.open(tmp_path / "file", "w+b"))
+    port.post()  # the first token is for the rule to make
+    assert port.get(LIMIT) is not None
+    monkeypatch.setattr(portio.Port, "_submit_by_rule", refuse)
+    pair[1].send(b"12345678")
+    for operation in transfers(key, file):
+        port.submit(operation, quiet=quiet)
+        if not quiet:
+            taken = port.get(LIMIT)
+            assert taken is not None
+            assert taken.operation is operation
+            assert taken.nbytes == taken.result() == 8
+        while operation.pending:
+            port.get(0)
+        assert operation.result() == 8
+    assert_balanced(port)
+    file.close()
+
+
+@pytest.mark.parametrize("by_rule", ["the submission", "the completion", "neither", "both"])
+def test_either_form_takes_up_what_the_other_has_begun(
+    port: portio.Port,
+    key: portio.CompletionKey,
+    pair: tuple[socket.socket, socket.socket],
+    tmp_path: Path,
+    by_rule: str,
+) -> None:
+    rule: Any = port
+    submit: Callable[..., None] = port.submit
+    if by_rule in ("the submission", "both"):
+        submit = rule._submit_by_rule
+    file = port.associate(portio.open(tmp_path / "file", "w+b"))
+    done: list[portio.Completion[Any]] = []
+    for _ in range(ROUNDS):
+        pair[1].send(b"12345678")
+        for operation in transfers(key, file):
+            submit(operation)
+            if by_rule in ("the completion", "both"):
+                # What only the rule does: a time-out that is neither None nor 0.
+                done += port.get_many(1, LIMIT)
+            else:
+                while not done:
+                    done += port.get_many(1, 0)
+            (completion,) = done
+            done.clear()
+            assert completion.operation is operation
+            assert completion.result() == operation.result() == 8
+            assert completion.error is None
+            assert completion.last
+            assert not operation.pending
+    assert_balanced(port)
+    file.close()
+
+
+@needs_c
+def test_nothing_is_counted_wrong(
+    port: portio.Port, key: portio.CompletionKey, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """Each object that passes has as many references afterwards as before."""
+    buffer, data, fault = bytearray(8), bytearray(b"12345678"), object()
+    receive, send = portio.Recv(key, buffer), portio.Send(key, data)
+    watched = (buffer, data, receive, send, key, port, None, fault, port._pending, port._free)
+
+    def walk() -> None:
+        for _ in range(ROUNDS):
+            pair[1].send(b"12345678")
+            port.submit(receive)
+            assert port.get() is not None
+            port.submit(send, quiet=True)
+            port.submit(receive)
+            receive.cancel()
+            port.get()
+            for bad in (fault, portio.Recv(key, b""), portio.Send(portio.CompletionKey(), b"")):
+                with pytest.raises((TypeError, BufferError, ValueError)):
+                    port.submit(bad)  # type: ignore[arg-type]
+            port.get_many(4, 0)
+            pair[1].recv(8)
+
+    walk()
+    gc.collect()
+    before = [sys.getrefcount(each) for each in watched]
+    blocks = sys.getallocatedblocks()
+    walk()
+    gc.collect()
+    after = [sys.getrefcount(each) for each in watched]
+    for each, old, new in zip(watched, before, after, strict=True):
+        assert abs(new - old) < ROUNDS // 2, each  # None has others who come and go
+    assert sys.getallocatedblocks() - blocks < ROUNDS
+
+
+class Handle:
+    """An object with a descriptor, that does something when it is asked for it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.asked: Callable[[], object] = int
+
+    def fileno(self) -> int:
+        asked, self.asked = self.asked, int
+        asked()
+        return self.descriptor
+
+
+@pytest.fixture
+def handle(
+    port: portio.Port, pair: tuple[socket.socket, socket.socket]
+) -> tuple[Handle, portio.CompletionKey]:
+    handle = Handle(pair[0].fileno())
+    return handle, port.associate(handle)
+
+
+def test_a_handle_that_submits_the_same_operation(
+    port: portio.Port,
+    handle: tuple[Handle, portio.CompletionKey],
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    receive = portio.Recv(handle[1], bytearray(8))
+    handle[0].asked = lambda: port.submit(receive)
+    with pytest.raises(RuntimeError, match="pending already"):
+        port.submit(receive)
+    pair[1].send(b"12345678")
+    taken = port.get(LIMIT)
+    assert taken is not None
+    assert taken.result() == 8
+    assert port.get(0) is None
+    assert_balanced(port)
+
+
+def test_a_handle_that_ends_its_key(
+    port: portio.Port, handle: tuple[Handle, portio.CompletionKey]
+) -> None:
+    receive = portio.Recv(handle[1], bytearray(8))
+    handle[0].asked = lambda: port.disassociate(handle[1])
+    with pytest.raises((ValueError, portio.NotSupportedError)):
+        port.submit(receive)
+    assert not receive.pending
+    assert_balanced(port)
+
+
+def test_a_handle_that_closes_the_port(
+    port: portio.Port, handle: tuple[Handle, portio.CompletionKey]
+) -> None:
+    receive = portio.Recv(handle[1], bytearray(8))
+    handle[0].asked = port.close
+    with pytest.raises(portio.PortClosedError):
+        port.submit(receive)
+    assert not receive.pending
+
+
+def test_what_a_handler_raises_is_not_taken_for_a_check(
+    port: portio.Port, handle: tuple[Handle, portio.CompletionKey]
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    receive = portio.Recv(handle[1], bytearray(8))
+    handle[0].asked = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        port.submit(receive)
+    assert not receive.pending
+    assert_balanced(port)
+
+
+def test_what_interrupts_the_rule_loses_nothing(
+    port: portio.Port,
+    key: portio.CompletionKey,
+    pair: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a batch whose second packet only the rule can take, which is interrupted."""
+    receive, timer, posted = portio.Recv(key, bytearray(8)), portio.Timer(0.0), object()
+    whole = portio.Port._outcome_of
+    left = [KeyboardInterrupt()]
+
+    def interrupted(self: portio.Port, *arguments: Any) -> Any:
+        if left:
+            raise left.pop()
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(portio.Port, "_outcome_of", interrupted)
+    port.post(payload=posted)
+    port.submit(timer, receive)
+    pair[1].send(b"12345678")
+    found: list[portio.Completion[Any]] = []
+    interrupts = 0
+    while len(found) < 3:
+        try:
+            found += port.get_many()
+        except KeyboardInterrupt:
+            interrupts += 1
+    assert interrupts == 1
+    assert found[0].payload is posted
+    assert {id(done.operation) for done in found[1:]} == {id(timer), id(receive)}
+    assert_balanced(port)
+
+
+@needs_c
+def test_cycles_are_collected(backend: str) -> None:
+    class Receive(portio.Recv):
+        __slots__ = ("__weakref__", "own")
+
+    class Memory(bytearray):
+        operation: Receive
+
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        port = portio.Port(backend=backend)
+        key = port.associate(ours)
+        memory = Memory(8)
+        receive = Receive(key, memory)
+        memory.operation = receive
+        receive.own = port
+        port.submit(receive)
+        watch = weakref.ref(receive)
+        port.close()
+        del port, key, memory, receive
+        gc.collect()
+        assert watch() is None
+
+
+def test_a_closed_port_says_so(port: portio.Port, key: portio.CompletionKey) -> None:
+    receive = portio.Recv(key, bytearray(8))
+    port.close()
+    for refused in (lambda: port.submit(receive), port.get, port.get_many):
+        with pytest.raises(portio.PortClosedError):
+            refused()
+
+
+@pytest.mark.parametrize("switch", ["0", "1"])
+def test_the_text_is_that_of_the_rule(switch: str) -> None:
+    from support.children import run_script
+
+    told = run_script(
+        """
+        import inspect, portio
+        print(inspect.signature(portio.Port.submit).parameters.keys())
+        print(inspect.getdoc(portio.Port.submit))
+        """,
+        PORTIO_ACCELERATOR=switch,
+    )
+    assert "Starts operations; each completes exactly once." in told
+    assert "'operations', 'queued', 'quiet'" in told
