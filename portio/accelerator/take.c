@@ -174,6 +174,22 @@ static bool timeout_read(PyObject *object, int64_t *timeout)
                                  overflow == 0);
 }
 
+/* Asks the engine.  On a shared port it first looks with the GIL whether there is something:
+   that is brief, and a worker that goes on at once does not hand the GIL to another. */
+static int records_get(struct port *port, portio_completion *records, uint32_t most,
+                       int64_t timeout)
+{
+    portio_port *native = port->native;
+    get_function get = port->get;
+    int taken;
+    if (port->owner == 0 && timeout != 0 && (taken = get(native, records, most, 0)) != 0)
+        return taken;
+    Py_BEGIN_ALLOW_THREADS
+    taken = get(native, records, most, timeout);
+    Py_END_ALLOW_THREADS
+    return taken;
+}
+
 /* For the rule: None when it is the main thread that has to sleep, False for a signal or an
    error. */
 static PyObject *not_taken(int result)
@@ -199,12 +215,7 @@ PyObject *port_fill(PyObject *self, PyObject *const *arguments, Py_ssize_t count
         portio_completion records[MOST];
         Py_ssize_t room = limit - PyList_Size(out), most = room < MOST ? room : MOST;
         int64_t wait = PyList_Size(out) == 0 ? timeout : 0;
-        portio_port *native = port->native;
-        get_function get = port->get;
-        int taken;
-        Py_BEGIN_ALLOW_THREADS
-        taken = get(native, records, (uint32_t)most, wait);
-        Py_END_ALLOW_THREADS
+        int taken = records_get(port, records, (uint32_t)most, wait);
         if (taken > 0 && !records_take(self, out, records, (uint32_t)taken))
             return NULL;
         if (PyList_Size(out) > 0) {
@@ -257,13 +268,7 @@ PyObject *port_next(PyObject *self, PyObject *const *arguments, Py_ssize_t count
             return NULL;
         return PyBool_FromLong(PyList_Size(out) > 0);
     }
-    portio_port *native = port->native;
-    get_function get = port->get;
-    uint32_t most = (uint32_t)port->batch;
-    int taken;
-    Py_BEGIN_ALLOW_THREADS
-    taken = get(native, records, most, timeout);
-    Py_END_ALLOW_THREADS
+    int taken = records_get(port, records, (uint32_t)port->batch, timeout);
     if (taken < 0)
         return not_taken(taken);
     if (taken == 0)
