@@ -5,8 +5,9 @@ Python layer: checks, a pin, a token, an entry in two books, a completion.  Each
 a tenth of a microsecond or two, together more than the kernel takes for the I/O itself.
 The extension `_accelerator` does the same steps in C, for the usual case:
 
-- `Port.submit` of one `Recv`, `Send`, `Read` or `Write` with one buffer;
-- records that become completions: `Port.get_many`, and the step of `Port.get`.
+- `Port.submit` of operations that are all a `Recv`, `Send`, `Read` or `Write` with one
+  buffer;
+- records that become completions: what `Port.get_many` and `Port.get` do as a rule.
 
 The rule is Python.  Each method of C stands for one of Python (`install`), has its text,
 follows the same order of steps, keeps the same books, and calls it for everything that
@@ -174,6 +175,7 @@ def connect(port: PortFields, native: Native, engine: CData) -> None:
                 for each in (
                     engine,
                     native.ffi.addressof(functions, "portio_submit_one"),
+                    native.ffi.addressof(functions, "portio_submit"),
                     native.ffi.addressof(functions, "portio_get"),
                 )
             )

@@ -78,6 +78,8 @@ struct completion {
 typedef int (*submit_one_function)(portio_port *port, uint32_t kind, uint32_t flags,
                                    uint64_t handle, uint64_t token, void *buffer,
                                    uint64_t length, int64_t argument);
+typedef int (*submit_function)(portio_port *port, const portio_request *requests,
+                               uint32_t count);
 typedef int (*get_function)(portio_port *port, portio_completion *records, uint32_t limit,
                             int64_t timeout);
 
@@ -93,6 +95,7 @@ struct port {
     PyObject *keeper;  /* of the engine's port */
     portio_port *native; /* that port; NULL when everything is to go through Python */
     submit_one_function submit_one;
+    submit_function submit;
     get_function get;
 };
 

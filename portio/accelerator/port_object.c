@@ -41,14 +41,15 @@ static PyObject *port_new(PyTypeObject *type, PyObject *arguments, PyObject *key
     return allocate(type, 0);
 }
 
-/* The engine's port and two of its functions, as addresses. */
+/* The engine's port and three of its functions, as addresses. */
 static PyObject *port_connect(PyObject *self, PyObject *arguments)
 {
     struct port *port = (struct port *)self;
-    unsigned long long native, submit_one, get;
-    if (!PyArg_ParseTuple(arguments, "KKK", &native, &submit_one, &get))
+    unsigned long long native, submit_one, submit, get;
+    if (!PyArg_ParseTuple(arguments, "KKKK", &native, &submit_one, &submit, &get))
         return NULL;
     port->submit_one = (submit_one_function)(uintptr_t)submit_one;
+    port->submit = (submit_function)(uintptr_t)submit;
     port->get = (get_function)(uintptr_t)get;
     port->native = (portio_port *)(uintptr_t)native;
     Py_RETURN_NONE;

@@ -90,6 +90,36 @@ def test_the_usual_cases_are_done_in_c(
     file.close()
 
 
+@needs_c
+def test_a_batch_is_submitted_in_c(
+    port: portio.Port,
+    key: portio.CompletionKey,
+    pair: tuple[socket.socket, socket.socket],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = port.associate(portio.open(tmp_path / "file", "w+b"))
+    port.post()
+    assert port.get(LIMIT) is not None
+    pair[1].send(b"12345678")
+    operations = transfers(key, file)[:3]  # reading is for afterwards
+    with monkeypatch.context() as patched:
+        patched.setattr(portio.Port, "_submit_by_rule", refuse)
+        port.submit(*operations)
+    taken = {id(done.operation): done for _ in operations if (done := port.get(LIMIT))}
+    assert [taken[id(operation)].result() for operation in operations] == [8, 8, 8]
+    # Of these none is started, whichever of them is wrong.
+    good, wrong = portio.Recv(key, bytearray(8)), portio.Recv(key, b"12345678")
+    again = portio.Send(key, b"12345678")
+    for bad in ((good, wrong), (wrong, good), (good, again, again), (good, object())):
+        with pytest.raises((TypeError, BufferError, RuntimeError)):
+            port.submit(*bad)  # type: ignore[arg-type]
+        assert not good.pending
+        assert not again.pending
+    assert_balanced(port)
+    file.close()
+
+
 @pytest.mark.parametrize("by_rule", ["the submission", "the completion", "neither", "both"])
 def test_either_form_takes_up_what_the_other_has_begun(
     port: portio.Port,

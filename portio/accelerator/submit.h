@@ -1,0 +1,34 @@
+/* What the files that submit share: a draft is made, claimed, and dropped. */
+#ifndef PORTIO_SUBMIT_H
+#define PORTIO_SUBMIT_H
+
+#include "accelerator.h"
+
+struct draft {
+    struct transfer *transfer; /* the caller holds it */
+    PyObject *key;
+    PyObject *pin;
+    PyObject *entry;        /* a tuple, filled by the claim */
+    PyObject *token_object; /* from the claim on */
+    uint64_t token;
+    long long number;
+    int64_t argument;
+    void *start;
+    Py_ssize_t length;
+    unsigned int fits; /* which types of handle */
+};
+
+/* Asks Python whatever there is to ask.  False: it is not the usual case, or an error; the
+   draft is to be dropped all the same. */
+bool draft_make(struct draft *draft, struct transfer *transfer);
+void draft_drop(struct draft *draft);
+/* Looks at the state, and claims the operation: nothing can come in between.  False: it
+   cannot be claimed, and nothing has changed. */
+bool draft_claim(struct port *port, struct draft *draft, int mode);
+/* A claimed one is idle again: with an outcome, because it has ended; or as it was. */
+void draft_end(struct port *port, struct draft *draft, PyObject *outcome);
+void draft_undo(struct port *port, struct draft *draft);
+
+PyObject *mode_object(int mode);
+
+#endif
