@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from portio.keys import CompletionKey
     from portio.operations.base import Operation
 
-__all__ = ["DROPPED", "Completion", "Outcome", "completed", "error_of"]
+__all__ = ["DROPPED", "Completion", "Outcome", "completed", "error_of", "succeeded"]
 
 T = TypeVar("T")
 
@@ -138,7 +138,18 @@ class Completion(accelerator.CompletionFields, Generic[T]):
         return f"<Completion of {name} key={self.key!r} nbytes={self.nbytes}{outcome}>"
 
 
-accelerator.adopt(completion=Completion)
+accelerator.adopt(Completion)
+
+
+def succeeded(operation: Operation[T]) -> Completion[T]:
+    """The completion that an operation would have had, which has succeeded without."""
+    nbytes: Any = operation._outcome
+    completion: Completion[T] = Completion()
+    completion.operation = operation
+    completion.key = operation.key
+    completion.nbytes = nbytes
+    completion._outcome = None
+    return completion
 
 
 def completed(operation: Operation[T]) -> Completion[T]:

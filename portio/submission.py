@@ -75,7 +75,21 @@ class Submission(UnqueuedOperations):
         if len(operations) != 1:
             self._submit_many(operations, mode)
             return
-        operation = operations[0]
+        self._start_one(operations[0], mode, mode)
+
+    def _start(self, operation: Operation[Any]) -> bool:
+        """`submit` of one operation that has no packet if it has ended when this returns.
+
+        Whether it has: a success, whose `_outcome` is its bytes.  Else there is a packet,
+        success or not.
+        """
+        return self._start_one(operation, QUEUED, QUIET)
+
+    def _start_one(self, operation: Operation[Any], mode: int, asked: int) -> bool:
+        """Starts an operation; whether it has ended without a packet.
+
+        `mode` says what becomes of its packet, `asked` what the engine hears of it.
+        """
         try:
             token = self._free.pop()
         except IndexError:
@@ -89,8 +103,11 @@ class Submission(UnqueuedOperations):
             raise
         if entry is None:
             self._free.append(token)
-            self._submit_many(operations, mode)
-            return
+            self._submit_many((operation,), mode)
+            return False
+        if asked != mode:
+            native, kind, flags, *rest = request
+            request = (native, kind, flags | asked, *rest)
         submit_one = self._c_submit_one
         self._pending[token] = entry
         # No call from the claim to the engine's: both happen, or none.
@@ -104,16 +121,16 @@ class Submission(UnqueuedOperations):
         try:
             result = submit_one(*request)
             if not result:
-                return
+                return False
             if result > 0:  # a quiet one has ended: what follows is packets.py's order
                 try:
                     del self._pending[token]
                 except KeyError:  # the port was closed meanwhile, and has dropped it
-                    return
+                    return True
                 operation._outcome = request[6]
                 operation._entry = None
                 self._free.append((token + GENERATION) & TOKENS)
-                return
+                return True
         except BaseException:
             if request[2] & QUIET:
                 self._end_if_skipped(entry, request[6])
@@ -208,7 +225,7 @@ class Submission(UnqueuedOperations):
             raise self._refusal(refused)
 
 
-accelerator.install(Submission, "submit")
+accelerator.install(Submission, "submit", "_start")
 
 
 def _pending_already(operation: Operation[Any]) -> RuntimeError:

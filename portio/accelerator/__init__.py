@@ -28,7 +28,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import ModuleType
 
     from portio.backends.native import CData, Native
@@ -80,9 +79,7 @@ if TYPE_CHECKING or not ACCELERATED:
     class TransferFields(OperationFields):
         """What has one buffer and one number."""
 
-        __slots__ = ("_prompt", "buffer")
-
-        _prompt: bool  # see trio/prompt.py
+        __slots__ = ("buffer",)
 
     class RecvFields(TransferFields):
         """The fields of a `Recv`."""
@@ -153,15 +150,10 @@ def install(owner: type[PortFields], *names: str) -> None:
             setattr(owner, name, _module.method(owner, name, rule.__doc__))
 
 
-def adopt(
-    *,
-    completion: type[Completion[Any]] | None = None,
-    settle: Callable[[int, int], tuple[int, int]] | None = None,
-) -> None:
-    """Tells C what it needs of Python: the class of completions, what settles prompt sends."""
-    told = {"completion": completion, "settle": settle}
+def adopt(completion: type[Completion[Any]]) -> None:
+    """Tells C which class the completions have."""
     if ACCELERATED:
-        _module.adopt(**{name: value for name, value in told.items() if value is not None})
+        _module.adopt(completion)
 
 
 def connect(port: PortFields, native: Native, engine: CData) -> None:

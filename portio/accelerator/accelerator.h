@@ -54,7 +54,6 @@ struct transfer {
     PyObject *buffer;
     PyObject *argument; /* flags, or the offset */
     uint32_t kind;      /* portio_kind */
-    char prompt;        /* portio/trio/prompt.py */
 };
 
 struct key {
@@ -102,7 +101,6 @@ struct port {
 /* The types, and what Python has told of (accelerator_adopt). */
 extern PyTypeObject *operation_type, *transfer_type, *key_type, *completion_type, *port_type;
 extern PyTypeObject *completion_class; /* portio.Completion */
-extern PyObject *prompt_settle;
 extern PyObject *array_type;
 
 /* ---- fields.c ---- */
@@ -124,6 +122,7 @@ PyObject *call_rule(PyObject *self, const char *name, PyObject *const *arguments
 /* ---- submit.c, take.c ---- */
 PyObject *port_submit(PyObject *self, PyObject *const *arguments, Py_ssize_t count,
                       PyObject *names);
+PyObject *port_start(PyObject *self, PyObject *operation);
 PyObject *port_fill(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
 PyObject *port_next(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
 PyObject *port_take(PyObject *self, PyObject *const *arguments, Py_ssize_t count);

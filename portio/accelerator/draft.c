@@ -108,10 +108,10 @@ bool draft_claim(struct port *port, struct draft *draft, int mode)
         key->descriptor != draft->number || port->native == NULL || port->pending == NULL ||
         number == NULL || !token_pop(port, draft))
         return false;
-    PyObject *entry = draft->entry, *settle = draft->transfer->prompt ? prompt_settle : Py_None;
+    PyObject *entry = draft->entry;
     PyTuple_SetItem(entry, ENTRY_OPERATION, Py_NewRef((PyObject *)operation));
     PyTuple_SetItem(entry, ENTRY_KEY, Py_NewRef(draft->key));
-    PyTuple_SetItem(entry, ENTRY_SETTLE, Py_NewRef(settle));
+    PyTuple_SetItem(entry, ENTRY_SETTLE, Py_NewRef(Py_None));
     PyTuple_SetItem(entry, ENTRY_PIN, Py_NewRef(draft->pin));
     PyTuple_SetItem(entry, ENTRY_TOKEN, Py_NewRef(draft->token_object));
     PyTuple_SetItem(entry, ENTRY_PORT, Py_NewRef((PyObject *)port));

@@ -152,7 +152,6 @@ static PyObject *transfer_new(PyTypeObject *type, PyObject *arguments, PyObject 
 
 static PyMemberDef transfer_members[] = {
     OBJECT("buffer", struct transfer, buffer),
-    {"_prompt", T_BOOL, offsetof(struct transfer, prompt), 0, NULL},
     {0},
 };
 static PyMemberDef flags_members[] = {OBJECT("flags", struct transfer, argument), {0}};

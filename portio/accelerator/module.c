@@ -4,7 +4,6 @@
 #include <string.h>
 
 PyTypeObject *completion_class;
-PyObject *prompt_settle;
 PyObject *array_type;
 
 /* What Python calls the methods' arguments, for help() and inspect. */
@@ -14,6 +13,7 @@ static struct method {
 } methods[] = {
     {"($self, *operations, queued=True, quiet=False)",
      {"submit", (PyCFunction)(void (*)(void))port_submit, METH_FASTCALL | METH_KEYWORDS, NULL}},
+    {"($self, operation, /)", {"_start", port_start, METH_O, NULL}},
     {"($self, out, token, nbytes, status, /)",
      {"_take", (PyCFunction)(void (*)(void))port_take, METH_FASTCALL, NULL}},
 };
@@ -47,31 +47,19 @@ static PyObject *method_make(PyObject *module, PyObject *arguments)
     return PyErr_Format(PyExc_ValueError, "there is no method %s", name);
 }
 
-/* adopt(completion, settle): what it needs of Python. */
-static PyObject *adopt(PyObject *module, PyObject *arguments, PyObject *keywords)
+/* adopt(class): the class of completions. */
+static PyObject *adopt(PyObject *module, PyObject *class)
 {
     (void)module;
-    static char *names[] = {"completion", "settle", NULL};
-    PyObject *completion = NULL, *settle = NULL;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "|O!O", names, &PyType_Type,
-                                     &completion, &settle))
-        return NULL;
-    if (completion != NULL) {
-        if (!PyType_IsSubtype((PyTypeObject *)completion, completion_type))
-            return PyErr_Format(PyExc_TypeError, "%R is no class of completions", completion);
-        Py_XDECREF((PyObject *)completion_class);
-        completion_class = (PyTypeObject *)Py_NewRef(completion);
-    }
-    if (settle != NULL) {
-        Py_XDECREF(prompt_settle);
-        prompt_settle = Py_NewRef(settle);
-    }
+    if (!PyType_Check(class) || !PyType_IsSubtype((PyTypeObject *)class, completion_type))
+        return PyErr_Format(PyExc_TypeError, "%R is no class of completions", class);
+    Py_XDECREF((PyObject *)completion_class);
+    completion_class = (PyTypeObject *)Py_NewRef(class);
     Py_RETURN_NONE;
 }
 
 static PyMethodDef functions[] = {
-    {"adopt", (PyCFunction)(void (*)(void))adopt, METH_VARARGS | METH_KEYWORDS,
-     "Takes over what the methods need of Python."},
+    {"adopt", adopt, METH_O, "Tells which class the completions have."},
     {"method", method_make, METH_VARARGS, "Makes a method for a class of ports."},
     {0},
 };

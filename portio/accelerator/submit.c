@@ -7,7 +7,7 @@
    several workers at one port it would go to and fro for each packet. */
 #define BRIEF (64 * 1024)
 
-enum start { START_BY_RULE, STARTED, START_FAILED };
+enum start { START_BY_RULE, STARTED, STARTED_AND_ENDED, START_FAILED };
 
 static enum start refusal_raise(struct port *port, int result)
 {
@@ -31,7 +31,9 @@ static enum start not_made(void)
     return START_BY_RULE;
 }
 
-static enum start start_one(struct port *port, struct transfer *transfer, int mode)
+/* `flags`: what the engine is asked for beside the mode. */
+static enum start start_one(struct port *port, struct transfer *transfer, int mode,
+                            uint32_t flags)
 {
     struct draft draft;
     PyObject *moved = NULL;
@@ -40,7 +42,7 @@ static enum start start_one(struct port *port, struct transfer *transfer, int mo
         start = not_made();
         goto end;
     }
-    uint32_t flags = (uint32_t)mode | (transfer->prompt ? PORTIO_QUIET : 0);
+    flags |= (uint32_t)mode;
     if (flags & PORTIO_QUIET && (moved = PyLong_FromSsize_t(draft.length)) == NULL) {
         start = START_FAILED;
         goto end;
@@ -67,6 +69,7 @@ static enum start start_one(struct port *port, struct transfer *transfer, int mo
     start = STARTED;
     if (result > 0) {
         draft_end(port, &draft, moved);
+        start = STARTED_AND_ENDED;
     } else if (result < 0) {
         draft_undo(port, &draft);
         start = refusal_raise(port, result);
@@ -96,8 +99,6 @@ static enum start start_many(struct port *port, PyObject *const *operations, Py_
         struct transfer *transfer = (struct transfer *)operations[made];
         if (!draft_make(&drafts[made++], transfer))
             start = not_made();
-        else if (transfer->prompt)
-            start = START_BY_RULE;
     }
     while (claimed < count && start == STARTED) {
         struct draft *draft = &drafts[claimed];
@@ -174,16 +175,36 @@ PyObject *port_submit(PyObject *self, PyObject *const *arguments, Py_ssize_t cou
     int mode = mode_of(arguments + count, names);
     if (count > 0 && mode >= 0 && port->native != NULL && are_transfers(arguments, count)) {
         if (count == 1)
-            start = start_one(port, (struct transfer *)arguments[0], mode);
+            start = start_one(port, (struct transfer *)arguments[0], mode, 0);
         else
             start = start_many(port, arguments, count, mode);
     }
     switch (start) {
     case STARTED:
+    case STARTED_AND_ENDED:
         Py_RETURN_NONE;
     case START_FAILED:
         return NULL;
     default:
         return call_rule(self, "_submit_by_rule", arguments, count, names);
+    }
+}
+
+/* `_start(operation)`: whether it has ended already. */
+PyObject *port_start(PyObject *self, PyObject *operation)
+{
+    struct port *port = (struct port *)self;
+    enum start start = START_BY_RULE;
+    if (port->native != NULL && PyObject_TypeCheck(operation, transfer_type))
+        start = start_one(port, (struct transfer *)operation, MODE_QUEUED, PORTIO_QUIET);
+    switch (start) {
+    case STARTED:
+        Py_RETURN_FALSE;
+    case STARTED_AND_ENDED:
+        Py_RETURN_TRUE;
+    case START_FAILED:
+        return NULL;
+    default:
+        return call_rule(self, "_start_by_rule", &operation, 1, NULL);
     }
 }

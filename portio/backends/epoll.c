@@ -7,7 +7,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "epoll_abi.h"
+#include "linux_abi.h"
 
 /* ---- life ---- */
 

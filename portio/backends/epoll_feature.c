@@ -11,7 +11,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include "epoll_abi.h"
+#include "linux_abi.h"
 
 static const char *const feature_names[] = {
     "epoll_pwait2", /* 5.11: waits in nanoseconds; without it, in milliseconds */

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <signal.h>
 
-#include "epoll_abi.h"
+#include "linux_abi.h"
 
 /* Writing to a pipe that nobody reads raises SIGPIPE in the calling thread
    before the call gives EPIPE, and so does sendfile to a broken socket; neither

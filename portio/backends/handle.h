@@ -35,6 +35,7 @@ struct handle {
     uint64_t inode;   /* … for handle_is_same */
     bool dead;        /* give the record back when pending reaches 0 */
     bool closing;     /* operations that arrive now are cancelled */
+    bool cached;      /* a file that is read through the page cache (io_uring) */
     struct op_list queue[2];
 
     /* The epoll engine's (epoll_handle.c). */

@@ -160,8 +160,9 @@ bool engine_adopt(portio_port *port)
 
 int engine_handle_open(portio_port *port, struct handle *handle)
 {
-    (void)port;
-    (void)handle; /* a ring takes any descriptor as it is */
+    (void)port; /* a ring takes any descriptor as it is */
+    int flags = handle->type == PORTIO_FILE ? fcntl(handle->fd, F_GETFL) : -1;
+    handle->cached = flags >= 0 && (flags & O_DIRECT) == 0;
     return 0;
 }
 
@@ -284,7 +285,7 @@ void engine_start(portio_port *port, struct op *op)
         uring_finish(port, op);
         port_balance(port);
     } else if (first || !op_is_ordered(op)) {
-        if (op->starting && uring_send_at_once(port, op)) {
+        if (op->starting && uring_do_at_once(port, op)) {
             uring_finish(port, op);
             port_balance(port); /* a failure gives a packet */
         } else {

@@ -85,7 +85,7 @@ static inline bool uring_is_behind(const struct engine *engine)
 
 /* io_uring_issue.c */
 void uring_issue(portio_port *port, struct op *op);
-bool uring_send_at_once(portio_port *port, struct op *op); /* lock held */
+bool uring_do_at_once(portio_port *port, struct op *op); /* lock held */
 void uring_issue_waiting(portio_port *port); /* what waits for room in the ring */
 void uring_time_set(struct op *op, int64_t deadline);
 bool uring_prepare_wake(portio_port *port);

@@ -1,5 +1,6 @@
 /* An operation becomes a submission. */
 #include "io_uring.h"
+#include "linux_abi.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -146,12 +147,8 @@ static void prepare(struct uring_sqe *sqe, struct op *op)
 /* Under the lock of a shared port nobody may copy more than this. */
 #define AT_ONCE_MOST (64u * 1024)
 
-/* A quiet send: most find room, and then one system call does what a submission, a
-   completion and a packet would.  True: it has ended. */
-bool uring_send_at_once(portio_port *port, struct op *op)
+static bool send_at_once(struct op *op)
 {
-    if (op->kind != PORTIO_SEND || (!port->thread_bound && op->length > AT_ONCE_MOST))
-        return false;
     int flags = transfer_message_flags(op) | MSG_DONTWAIT;
     int64_t result = send(op->handle->fd, op->buffer, transfer_length(op), flags);
     if (result >= 0)
@@ -160,6 +157,33 @@ bool uring_send_at_once(portio_port *port, struct op *op)
         return false; /* the ring waits, and goes on */
     transfer_advance(op, -errno);
     return true;
+}
+
+/* Whatever does not give all its bytes from the page cache is the ring's: the end of the
+   file, errors, and a kernel or a file system without the flag. */
+static bool read_at_once(struct op *op)
+{
+    struct iovec vector = {.iov_base = op->buffer, .iov_len = (size_t)op->length};
+    if (!op->handle->cached || op->length > AT_ONCE_MOST ||
+        abi_preadv2(op->handle->fd, &vector, 1, op->argument, ABI_RWF_NOWAIT) !=
+            (int64_t)op->length)
+        return false;
+    return transfer_advance(op, (int64_t)op->length) == TRANSFER_COMPLETE;
+}
+
+/* A quiet operation: most sends find room, and many reads the page cache, and then one
+   system call does what a submission, a completion and a packet would.  True: it has
+   ended. */
+bool uring_do_at_once(portio_port *port, struct op *op)
+{
+    switch (op->kind) {
+    case PORTIO_SEND:
+        return (port->thread_bound || op->length <= AT_ONCE_MOST) && send_at_once(op);
+    case PORTIO_READ:
+        return read_at_once(op);
+    default:
+        return false;
+    }
 }
 
 void uring_issue(portio_port *port, struct op *op)

@@ -12,13 +12,15 @@
 static inline bool quiet_may_skip(uint32_t kind, uint32_t flags)
 {
     return (flags & (PORTIO_QUIET | PORTIO_VECTORED)) == PORTIO_QUIET &&
-           (kind == PORTIO_SEND || kind == PORTIO_WRITE);
+           (kind == PORTIO_SEND || kind == PORTIO_WRITE || kind == PORTIO_READ);
 }
 
-/* The operation is complete.  True: it is skipped. */
+/* The operation is complete.  True: it is skipped.  A read that is short, or has no end
+   like that of a pipe, is not: its record tells how much it has read. */
 static inline bool quiet_skips(struct op *op)
 {
-    op->skipped = op->starting && op->error == 0;
+    op->skipped =
+        op->starting && op->error == 0 && (op->kind != PORTIO_READ || op->length == 0);
     return op->skipped;
 }
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from portio.files import PipeEnd, pipe
 from portio.operations import Read, Write
-from portio.trio import prompt
 from portio.trio.streams import Receiving, Sending
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ class PipeSendStream(Sending):
     """
 
     _send_type = Write
-    _prompt_type = prompt.Write
     _watchable = _WATCHABLE
 
     def __init__(self, end: PipeEnd | int, *, on: TrioPort | None = None) -> None:

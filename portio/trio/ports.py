@@ -41,10 +41,10 @@ from trio.lowlevel import (
     wait_task_rescheduled,
 )
 
+from portio.completion import succeeded
 from portio.errors import OperationCancelledError, PortClosedError, port_closed
-from portio.operations import Accept, Connect, Recv, RecvFrom, Timer
+from portio.operations import Accept, Connect, Read, Recv, RecvFrom, Send, Timer, Write
 from portio.trio.memory import Lender
-from portio.trio.prompt import Prompt
 from portio.trio.wakes import check_run, close_accepted, make_wake
 
 if TYPE_CHECKING:
@@ -87,9 +87,9 @@ class TrioPort:
         self.lender = Lender()
         self._wake = make_wake(self, backend)
         self._port = self._wake.port
-        #: Whether streams tell at once what the system takes at once (prompt.py).  A ring
-        #: takes the sends of many tasks in one call, which saves more than their packets cost.
-        self.prompt = self._port.backend != "io_uring"
+        #: What may end as it is started, without a packet (`Waiter.start`).  A ring takes the
+        #: sends of many tasks in one call, which saves more than their packets cost.
+        self._prompt = Read if self._port.backend == "io_uring" else (Read, Send, Write)
         _by_port[self._port] = self
 
     @property
@@ -131,10 +131,13 @@ class TrioPort:
         if not waiter.may_start():
             return (await self._complete_watching(operation, None)).result()
         try:
-            waiter.start(isinstance(operation, _PATIENT))
+            ended = waiter.start(isinstance(operation, _PATIENT))
         except BaseException:
             await checkpoint()
             raise
+        if ended:
+            await cancel_shielded_checkpoint()
+            return operation.result()
         completion: Completion[T] = await wait_task_rescheduled(waiter.abort)
         if waiter.raise_cancel is not None:
             waiter.end(completion)
@@ -165,10 +168,13 @@ class TrioPort:
         if not waiter.may_start():
             return await self._complete_watching(operation, cancelled)
         try:
-            waiter.start(patient)
+            ended = waiter.start(patient)
         except BaseException:
             await checkpoint()
             raise
+        if ended:
+            await cancel_shielded_checkpoint()
+            return succeeded(operation)
         completion: Completion[T] = await wait_task_rescheduled(waiter.abort)
         if waiter.raise_cancel is not None:
             waiter.end(completion, cancelled)
@@ -336,8 +342,10 @@ class Waiter:
             if waiter.raise_cancel is not None:
                 waiter.end(completion)
 
-    all of it protected from KeyboardInterrupt.  An operation of prompt.py is waited for
-    only if `start` does not say that it has ended.
+    all of it protected from KeyboardInterrupt.  It is waited for only if `start` does not say
+    that the operation has ended: a read that the system has in memory, a send that it takes
+    at once.  To the engine such an operation is quiet (contract O15), so there is no packet;
+    whatever has to wait has one, success or not.
     """
 
     __slots__ = ("_operation", "_port", "_prompt", "_wake", "raise_cancel")
@@ -346,7 +354,7 @@ class Waiter:
         self._port = port
         self._wake = port._wake
         self._operation = operation
-        self._prompt = isinstance(operation, Prompt)
+        self._prompt = isinstance(operation, port._prompt)
         #: Set when trio has asked for the end of the wait.
         self.raise_cancel: RaiseCancelT | None = None
 
@@ -357,14 +365,17 @@ class Waiter:
     def start(self, patient: bool, /) -> bool:  # noqa: FBT001
         """Submits the operation; raises what `Port.submit` raises.
 
-        True: it was one of prompt.py, and has succeeded.
+        True: it has succeeded already.
         """
         operation = self._operation
         port = self._port
-        port._port.submit(operation)
-        if self._prompt and operation._entry is None and type(operation._outcome) is int:
+        if not self._prompt:
+            port._port.submit(operation)
+        elif port._port._start(operation):
+            if type(operation._outcome) is not int:
+                raise port._closed_error()  # by another thread, meanwhile
             self._wake.ended()
-            return True  # see prompt.py
+            return True
         self._wake.submitted(patient)
         self.raise_cancel = None
         port._waiting[id(operation)] = current_task()

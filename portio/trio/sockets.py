@@ -13,7 +13,6 @@ from trio.lowlevel import checkpoint, enable_ki_protection
 
 from portio.errors import PortClosedError
 from portio.operations import Accept, Recv, Send, Shutdown
-from portio.trio import prompt
 from portio.trio.streams import Receiving, Resource, Sending
 
 if TYPE_CHECKING:
@@ -97,7 +96,6 @@ class SocketStream(Owner, Sending, Receiving, trio.abc.HalfCloseableStream):
     """
 
     _send_type = Send
-    _prompt_type = prompt.Send
 
     def __init__(self, socket: sockets.socket, *, on: TrioPort | None = None) -> None:
         _check_stream(socket, type(self))

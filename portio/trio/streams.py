@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from portio.completion import Completion
     from portio.keys import HandleLike
     from portio.operations import Operation, Read, Recv, Send, Write
-    from portio.trio import prompt
 
 __all__ = ["Receiving", "Resource", "Sending"]
 
@@ -120,13 +119,12 @@ class Sending(Resource, trio.abc.SendStream):
     """The sending direction."""
 
     _send_type: type[Send | Write]
-    _prompt_type: type[prompt.Send | prompt.Write]
     _eof_sent = False
 
     def __init__(self, handle: HandleLike, on: TrioPort | None) -> None:
         super().__init__(handle, on)
         self._sending = False
-        self._send = (self._prompt_type if self._port.prompt else self._send_type)(self._key, b"")
+        self._send = self._send_type(self._key, b"")
         self._send_waiter = Waiter(self._port, self._send)
 
     @enable_ki_protection

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
 import signal
 import socket
 import time
@@ -87,6 +89,59 @@ def test_o15_a_small_send_ends_within_submit(
             assert send.result() == 6
         assert port.get(0) is None
         assert recv_exactly(peer, 120) == b"answer" * 20
+
+
+@pytest.mark.parametrize("kind", ["shared", "thread_bound"])
+def test_o15_a_read_of_what_is_cached_ends_within_submit(
+    backend: str, tmp_path: Path, kind: str
+) -> None:
+    status = portio.backends.available()[backend]
+    if WINDOWS and "skip_success" not in status.features:
+        pytest.skip("the system queues the packet of a success: no feature skip_success")
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 64)
+    with (
+        portio.open(path) as file,
+        portio.Port(backend=backend, thread_bound=kind == "thread_bound") as port,
+    ):
+        key = port.associate(file)
+        buffer = bytearray(4096)
+        read = portio.Read(key, buffer)
+        at_once = 0
+        for offset in range(0, 4096, 512):
+            read.offset = offset
+            buffer[:] = bytes(4096)
+            port.submit(read, quiet=True)
+            at_once += not read.pending
+            eventually(lambda: port.get(0) is None and not read.pending, "it ends")
+            assert read.result() == 4096
+            assert buffer == bytes(range(256)) * 16
+        # Not all file systems have RWF_NOWAIT, and none has to find everything in the cache.
+        assert at_once > 0 or system_cannot_tell(path)
+        # At the end of the file it is short, and behind it empty.
+        for offset, left in ((16384 - 100, 100), (16384, 0), (1 << 40, 0)):
+            read.offset = offset
+            port.submit(read, quiet=True)
+            eventually(lambda: port.get(0) is None and not read.pending, "it ends")
+            assert read.result() == left
+        read.buffer, read.offset = b"", 0
+        with pytest.raises(BufferError):
+            port.submit(read, quiet=True)
+
+
+def system_cannot_tell(path: Path) -> bool:
+    """Whether the file's system has no RWF_NOWAIT, as tmpfs."""
+    if WINDOWS:
+        return False
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.preadv(descriptor, [bytearray(1)], 0, os.RWF_NOWAIT)
+    except OSError as error:
+        return error.errno == errno.EOPNOTSUPP
+    else:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def test_o15_p6_a_failure_at_once_wakes_who_waits(shared_port: portio.Port, net: Net) -> None:

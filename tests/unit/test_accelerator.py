@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import portio
+import portio.backends
 from portio import accelerator, engine
 from support.watch import LIMIT
 
@@ -189,6 +190,60 @@ def test_nothing_is_counted_wrong(
     for each, old, new in zip(watched, before, after, strict=True):
         assert abs(new - old) < ROUNDS // 2, each  # None has others who come and go
     assert sys.getallocatedblocks() - blocks < ROUNDS
+
+
+@pytest.mark.parametrize("by_rule", [False, True])
+def test_what_is_started_tells_whether_it_has_ended(
+    port: portio.Port,
+    key: portio.CompletionKey,
+    pair: tuple[socket.socket, socket.socket],
+    tmp_path: Path,
+    by_rule: bool,
+) -> None:
+    """What portio.trio does: no packet if it has ended, else one, also of a success."""
+    start: Callable[[portio.Operation[Any]], bool] = port._start
+    if by_rule:
+        rule: Any = port
+        start = rule._start_by_rule
+    file = port.associate(portio.open(tmp_path / "file", "w+b"))
+    operations = [
+        *transfers(key, file),
+        portio.Read(file, bytearray(20), 4),  # shorter than asked for
+        portio.Send(key, [b"1234", b"5678"]),
+        portio.Timer(0.0),
+        portio.Sync(file),
+    ]
+    ends = 0
+    for _ in range(ROUNDS // 10):
+        pair[1].send(b"12345678")
+        for operation in operations:
+            if start(operation):
+                ends += 1
+                assert not operation.pending
+            else:
+                taken = port.get(LIMIT)
+                assert taken is not None
+                assert taken.operation is operation
+                assert taken.error is None
+            assert operation.result() in (8, None)
+            assert port.get(0) is None
+    assert_balanced(port)
+    assert ends > 0 or backend_queues_all(port)
+    for bad in (object(), portio.Recv(key, b""), portio.Recv(portio.CompletionKey(), bytearray(1))):
+        with pytest.raises((TypeError, BufferError, ValueError)):
+            start(bad)  # type: ignore[arg-type]
+    waits = portio.Recv(key, bytearray(8))
+    assert not start(waits)
+    with pytest.raises(RuntimeError, match="pending already"):
+        start(waits)
+    file.close()
+
+
+def backend_queues_all(port: portio.Port) -> bool:
+    """Where the system has no way to leave out a packet."""
+    return port.backend == "iocp" and "skip_success" not in (
+        portio.backends.available()["iocp"].features
+    )
 
 
 class Handle:

@@ -1,7 +1,7 @@
 /* System calls that the C library or the kernel headers of a build machine may
    not know yet (the oldest that wheels are built on are of 2014). */
-#ifndef PORTIO_EPOLL_ABI_H
-#define PORTIO_EPOLL_ABI_H
+#ifndef PORTIO_LINUX_ABI_H
+#define PORTIO_LINUX_ABI_H
 
 #include <errno.h>
 #include <stdint.h>
