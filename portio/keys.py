@@ -81,10 +81,7 @@ class CompletionKey(KeyFields):
     __slots__ = (
         "__weakref__",
         "_accepting",
-        "_closed",
-        "_family",
         "_identity",
-        "_message_based",
         "data",
         "handle",
     )

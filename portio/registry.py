@@ -27,33 +27,49 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NewType
 
 from portio import system
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from portio.keys import CompletionKey
 
 __all__ = ["Identity", "Registry", "identify", "registry"]
 
 
-class Identity(NamedTuple):
-    """What the system knows a file by."""
+#: What the system knows a file by: device, inode and whether it is a socket, in one number,
+#: because there is one for each key.
+Identity = NewType("Identity", int)
 
-    device: int
-    inode: int
-    is_socket: bool
+_INODE_BITS = 64
 
 
 def identify(descriptor: int) -> Identity | None:
     """The identity of what `descriptor` means now; None when it cannot be told."""
     known = system.identify(descriptor)
-    return Identity(*known) if known is not None else None
+    if known is None:
+        return None
+    device, inode, is_socket = known
+    return Identity((device << _INODE_BITS | inode) << 1 | is_socket)
 
 
-class _Entry(NamedTuple):
-    key: weakref.ref[CompletionKey]
+def _is_socket(identity: Identity | None) -> bool:
+    return identity is not None and identity & 1 == 1
+
+
+class _Entry(weakref.ref["CompletionKey"]):
+    """A weak reference to a key, and what its descriptor meant then."""
+
+    __slots__ = ("identity",)
+
     identity: Identity | None
+
+    def __new__(cls, key: CompletionKey, identity: Identity | None) -> Self:
+        entry = super().__new__(cls, key)
+        entry.identity = identity
+        return entry
 
 
 class Registry:
@@ -74,7 +90,7 @@ class Registry:
         """
         stale: list[CompletionKey] = []
         holder = self._holder(descriptor, stale)
-        if holder is None and identity is not None and identity.is_socket:
+        if holder is None and identity is not None and _is_socket(identity):
             duplicate = self._sockets.get(identity)
             if duplicate is not None:
                 holder = self._holder(duplicate, stale)
@@ -85,7 +101,7 @@ class Registry:
         entry = self._entries.get(descriptor)
         if entry is None:
             return None
-        key = entry.key()
+        key = entry()
         if key is not None and key.attached:
             if key.means(descriptor) and entry.identity == identify(descriptor):
                 return key
@@ -96,14 +112,14 @@ class Registry:
     def add(self, descriptor: int, identity: Identity | None, key: CompletionKey) -> None:
         """Enters `key`; `check` has said that nobody holds `descriptor`."""
         self.remove(descriptor)
-        self._entries[descriptor] = _Entry(weakref.ref(key), identity)
-        if identity is not None and identity.is_socket:
+        self._entries[descriptor] = _Entry(key, identity)
+        if identity is not None and _is_socket(identity):
             self._sockets[identity] = descriptor
 
     def lost_by(self, port: object) -> list[CompletionKey]:
         """The keys of `port` whose handles were closed behind our back."""
         with self.lock:
-            keys = [(descriptor, entry.key()) for descriptor, entry in self._entries.items()]
+            keys = [(descriptor, entry()) for descriptor, entry in self._entries.items()]
         return [
             key
             for descriptor, key in keys
@@ -114,7 +130,7 @@ class Registry:
         """Drops the entry of `descriptor`, if there is one (and it is `key`'s)."""
         with self.lock:
             entry = self._entries.get(descriptor)
-            if entry is None or (key is not None and entry.key() is not key):
+            if entry is None or (key is not None and entry() is not key):
                 return
             del self._entries[descriptor]
             if entry.identity is not None and self._sockets.get(entry.identity) == descriptor:

@@ -16,22 +16,21 @@ ACCEPTS = 16
 class Receive(portio.Recv):
     """Receives for a connection, from its first message to its last."""
 
-    __slots__ = ("answer", "memory")
+    __slots__ = ("answer",)
 
     def __init__(self, key: portio.CompletionKey, size: int) -> None:
-        self.memory = memoryview(bytearray(size))
-        super().__init__(key, self.memory)
+        super().__init__(key, bytearray(size))
         self.answer: Answer | None = None  # most connections of a large server are silent
 
 
 class Answer(portio.Send):
     """Sends back what was received."""
 
-    __slots__ = ("receive",)
+    __slots__ = ("memory",)
 
     def __init__(self, receive: Receive) -> None:
-        super().__init__(receive.key, receive.memory)
-        self.receive = receive
+        self.memory = memoryview(receive.buffer)  # type: ignore[arg-type]
+        super().__init__(receive.key, self.memory)
 
 
 def serve(port: portio.Port, room: int) -> None:
@@ -52,12 +51,11 @@ def serve(port: portio.Port, room: int) -> None:
                     answer = operation.answer
                     if answer is None:
                         answer = operation.answer = Answer(operation)
-                    answer.buffer = operation.memory[:size]
+                    answer.buffer = answer.memory[:size]
                     submit(answer, quiet=True)
                     if answer.pending:
                         # The memory is still being sent: the next message goes elsewhere.
-                        operation.memory = memoryview(bytearray(room))
-                        operation.buffer = operation.memory
+                        operation.buffer = bytearray(room)
                         operation.answer = None
                     submit(operation)
                 else:

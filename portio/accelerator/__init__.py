@@ -102,9 +102,12 @@ if TYPE_CHECKING or not ACCELERATED:
         __slots__ = ("offset",)
 
     class KeyFields:
-        """What a submission looks at in a key."""
+        """What a submission looks at in a key, and what is small."""
 
-        __slots__ = ("_descriptor", "_fits", "_id", "_number", "_port")
+        __slots__ = (
+            *("_closed", "_descriptor", "_family", "_fits", "_id", "_message_based", "_number"),
+            "_port",
+        )
 
     class CompletionFields:
         """What a completion has."""

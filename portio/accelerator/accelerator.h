@@ -63,6 +63,10 @@ struct key {
     long long descriptor;
     unsigned long long id;
     unsigned int fits; /* a bit for the type of handle */
+    /* Python's alone; here because they take less room than as objects. */
+    int family;
+    char closed;
+    char message_based;
 };
 
 struct completion {

@@ -195,6 +195,9 @@ static PyMemberDef key_members[] = {
     {"_descriptor", T_LONGLONG, offsetof(struct key, descriptor), 0, NULL},
     {"_id", T_ULONGLONG, offsetof(struct key, id), 0, NULL},
     {"_fits", T_UINT, offsetof(struct key, fits), 0, NULL},
+    {"_family", T_INT, offsetof(struct key, family), 0, NULL},
+    {"_closed", T_BOOL, offsetof(struct key, closed), 0, NULL},
+    {"_message_based", T_BOOL, offsetof(struct key, message_based), 0, NULL},
     {0},
 };
 
