@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from portio import accelerator, errors
 
@@ -130,15 +130,15 @@ class Completion(accelerator.CompletionFields, Generic[T]):
         assert self.operation is not None, "posted packets carry no error"
         return error_of(self.operation, self.key, outcome)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a completion cannot be copied")
+
     def __repr__(self) -> str:
         if self.operation is None:
             return f"<Completion posted key={self.key!r} nbytes={self.nbytes}>"
         name = type(self.operation).__name__
         outcome = f" error={self.error}" if self.error is not None else ""
         return f"<Completion of {name} key={self.key!r} nbytes={self.nbytes}{outcome}>"
-
-
-accelerator.adopt(Completion)
 
 
 def succeeded(operation: Operation[T]) -> Completion[T]:

@@ -27,12 +27,12 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from portio import accelerator, errors
+from portio.completion import Completion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from portio.backends.native import CData, ForeignInterface, Library, Native
-    from portio.completion import Completion
     from portio.operations.base import Entry
 
 __all__ = ["GENERATION", "NUDGE", "TOKENS", "Engine", "Posted", "raise_forked"]
@@ -98,7 +98,7 @@ class Engine(accelerator.PortFields):
         self._free = []
         self._slots = 1  # slot 0 is the engine's
         self._growing = threading.RLock()
-        accelerator.connect(self, native, port)
+        accelerator.connect(self, native, port, Completion)
 
     # ---- tokens ----
 

@@ -193,6 +193,10 @@ class Submission(UnqueuedOperations):
             self._undo(*entries)
             raise self._refusal(refused)
 
+    def _told(self, operation: Operation[Any], error: Exception) -> Exception:
+        """What to raise for what the handle of an operation has raised."""
+        return _explained(operation, error) if isinstance(error, _MISUSE) else error
+
     def _claim(self, entry: Entry) -> None:
         """Claims the operation of an entry, without the help of the GIL."""
         operation = entry[0]

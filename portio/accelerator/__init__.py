@@ -45,9 +45,9 @@ __all__ = [
     "SendFields",
     "TransferFields",
     "WriteFields",
-    "adopt",
     "connect",
     "disconnect",
+    "examine",
     "install",
 ]
 
@@ -121,6 +121,10 @@ if TYPE_CHECKING or not ACCELERATED:
             *("_batch", "_free", "_kept", "_left", "_native", "_owner", "_pending", "_rescued"),
         )
 
+        def _is_brief(self) -> bool:
+            """Whether it keeps the GIL for brief transfers."""
+            return False
+
         def _fill(self, *_: object) -> bool | None:
             """Does what `Port.get_many` does: into a list, with a limit and a time-out.
 
@@ -153,18 +157,35 @@ def install(owner: type[PortFields], *names: str) -> None:
             setattr(owner, name, _module.method(owner, name, rule.__doc__))
 
 
-def adopt(completion: type[Completion[Any]]) -> None:
-    """Tells C which class the completions have."""
-    if ACCELERATED:
-        _module.adopt(completion)
+#: What C takes from an operation's fields, and what it does for `_prepare`.
+_TAKEN = ("key", "buffer", "flags", "offset", "_entry", "_outcome", "_prepare")
+_KINDS: tuple[type, ...] = (RecvFields, SendFields, ReadFields, WriteFields)
 
 
-def connect(port: PortFields, native: Native, engine: CData) -> None:
+def examine(owner: type[OperationFields]) -> None:
+    """Looks at a new class of operations: C must not pass by what a class does in its own way.
+
+    Raises TypeError for a class of two kinds.
+    """
+    kinds = [kind for kind in _KINDS if issubclass(owner, kind)]
+    if len(kinds) > 1:
+        raise TypeError(f"{owner.__name__} derives from two kinds of operation")
+    if ACCELERATED and kinds:
+        mine = next(each for each in reversed(owner.__mro__) if kinds[0] in each.__bases__)
+        above = owner.__mro__[: owner.__mro__.index(mine)]
+        if any(name in vars(each) for name in _TAKEN for each in above):
+            _module.mark(owner)
+
+
+def connect(
+    port: PortFields, native: Native, engine: CData, completions: type[Completion[Any]]
+) -> None:
     """Gives `port` the way to its engine's port, which it has as `_native` already."""
     if ACCELERATED:
         address, functions = native.ffi.cast, native.lib
         connecting: Any = port
         connecting._connect(
+            completions,
             *(
                 int(address("uintptr_t", each))
                 for each in (
@@ -173,7 +194,7 @@ def connect(port: PortFields, native: Native, engine: CData) -> None:
                     native.ffi.addressof(functions, "portio_submit"),
                     native.ffi.addressof(functions, "portio_get"),
                 )
-            )
+            ),
         )
 
 

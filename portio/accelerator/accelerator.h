@@ -97,19 +97,20 @@ struct port {
     unsigned long owner; /* the thread of a thread-bound port; else 0 */
     PyObject *keeper;  /* of the engine's port */
     portio_port *native; /* that port; NULL when everything is to go through Python */
+    bool brief; /* only brief operations were ever started: see submit.c */
+    PyTypeObject *completions; /* the class of them */
     submit_one_function submit_one;
     submit_function submit;
     get_function get;
 };
 
-/* The types, and what Python has told of (accelerator_adopt). */
 extern PyTypeObject *operation_type, *transfer_type, *key_type, *completion_type, *port_type;
-extern PyTypeObject *completion_class; /* portio.Completion */
 extern PyObject *array_type;
 
 /* ---- fields.c ---- */
 int fields_add(PyObject *module);
 PyTypeObject *type_add(PyObject *module, PyType_Spec *spec, PyTypeObject *base);
+int class_mark(PyTypeObject *class);
 void object_free(PyObject *self); /* the end of every dealloc */
 
 /* ---- pin.c ---- */

@@ -43,8 +43,10 @@ bool draft_make(struct draft *draft, struct transfer *transfer)
     Py_INCREF(getter);
     PyObject *number = PyObject_CallNoArgs(getter);
     Py_DECREF(getter);
-    if (number == NULL)
+    if (number == NULL) {
+        draft->failed = true;
         return false;
+    }
     draft->number = PyLong_AsLongLong(number);
     Py_DECREF(number);
     PyObject *buffer = transfer->buffer;

@@ -123,11 +123,26 @@ static struct kind {
     PyTypeObject *type;
 } kinds[] = {{PORTIO_RECV, NULL}, {PORTIO_SEND, NULL}, {PORTIO_READ, NULL}, {PORTIO_WRITE, NULL}};
 
+/* The classes whose operations are for Python: a set, made when there is one. */
+static PyObject *marked;
+
+int class_mark(PyTypeObject *class)
+{
+    if (marked == NULL && (marked = PySet_New(NULL)) == NULL)
+        return -1;
+    return PySet_Add(marked, (PyObject *)class);
+}
+
 /* The kind is found by asking, since of several bases the one that gives a class its tp_new
    need not be the one that says what it is. */
 static PyObject *transfer_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
     PyObject *self = plain_new(type, arguments, keywords);
+    int is_marked = marked != NULL && self != NULL ? PySet_Contains(marked, (PyObject *)type) : 0;
+    if (is_marked < 0)
+        Py_CLEAR(self);
+    if (is_marked != 0)
+        return self;
     for (size_t at = 0; self != NULL && at < sizeof kinds / sizeof *kinds; at++)
         if (PyType_IsSubtype(type, kinds[at].type))
             ((struct transfer *)self)->kind = kinds[at].number;

@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-PyTypeObject *completion_class;
 PyObject *array_type;
 
 /* What Python calls the methods' arguments, for help() and inspect. */
@@ -47,19 +46,19 @@ static PyObject *method_make(PyObject *module, PyObject *arguments)
     return PyErr_Format(PyExc_ValueError, "there is no method %s", name);
 }
 
-/* adopt(class): the class of completions. */
-static PyObject *adopt(PyObject *module, PyObject *class)
+/* mark(class) */
+static PyObject *mark(PyObject *module, PyObject *class)
 {
     (void)module;
-    if (!PyType_Check(class) || !PyType_IsSubtype((PyTypeObject *)class, completion_type))
-        return PyErr_Format(PyExc_TypeError, "%R is no class of completions", class);
-    Py_XDECREF((PyObject *)completion_class);
-    completion_class = (PyTypeObject *)Py_NewRef(class);
+    if (!PyType_Check(class))
+        return PyErr_Format(PyExc_TypeError, "%R is no class", class);
+    if (class_mark((PyTypeObject *)class) < 0)
+        return NULL;
     Py_RETURN_NONE;
 }
 
 static PyMethodDef functions[] = {
-    {"adopt", adopt, METH_O, "Tells which class the completions have."},
+    {"mark", mark, METH_O, "A class of operations of which every one is for Python."},
     {"method", method_make, METH_VARARGS, "Makes a method for a class of ports."},
     {0},
 };

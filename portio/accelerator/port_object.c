@@ -11,6 +11,7 @@ static int port_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(port->rescued);
     Py_VISIT(port->kept);
     Py_VISIT(port->keeper);
+    Py_VISIT(port->completions);
     Py_VISIT(Py_TYPE(self));
     return 0;
 }
@@ -24,6 +25,9 @@ static int port_clear(PyObject *self)
     Py_CLEAR(port->kept);
     port->native = NULL;
     Py_CLEAR(port->keeper);
+    PyObject *class = (PyObject *)port->completions;
+    port->completions = NULL;
+    Py_XDECREF(class);
     return 0;
 }
 
@@ -41,18 +45,33 @@ static PyObject *port_new(PyTypeObject *type, PyObject *arguments, PyObject *key
     return allocate(type, 0);
 }
 
-/* The engine's port and three of its functions, as addresses. */
+/* The class of completions, and the engine's port and three of its functions, as
+   addresses. */
 static PyObject *port_connect(PyObject *self, PyObject *arguments)
 {
     struct port *port = (struct port *)self;
     unsigned long long native, submit_one, submit, get;
-    if (!PyArg_ParseTuple(arguments, "KKKK", &native, &submit_one, &submit, &get))
+    PyObject *class;
+    if (!PyArg_ParseTuple(arguments, "O!KKKK", &PyType_Type, &class, &native, &submit_one,
+                          &submit, &get))
         return NULL;
+    if (!PyType_IsSubtype((PyTypeObject *)class, completion_type))
+        return PyErr_Format(PyExc_TypeError, "%R is no class of completions", class);
+    Py_XDECREF((PyObject *)port->completions);
+    port->completions = (PyTypeObject *)Py_NewRef(class);
+    port->brief = true;
     port->submit_one = (submit_one_function)(uintptr_t)submit_one;
     port->submit = (submit_function)(uintptr_t)submit;
     port->get = (get_function)(uintptr_t)get;
     port->native = (portio_port *)(uintptr_t)native;
     Py_RETURN_NONE;
+}
+
+/* For tests. */
+static PyObject *port_is_brief(PyObject *self, PyObject *nothing)
+{
+    (void)nothing;
+    return PyBool_FromLong(((struct port *)self)->brief);
 }
 
 /* From now on everything goes through Python. */
@@ -107,6 +126,7 @@ static PyMemberDef port_members[] = {
 static PyMethodDef port_methods[] = {
     {"_connect", port_connect, METH_VARARGS, "The engine's port and functions, as addresses."},
     {"_disconnect", port_disconnect, METH_NOARGS, "Everything goes through Python from now on."},
+    {"_is_brief", port_is_brief, METH_NOARGS, "Whether it keeps the GIL for brief transfers."},
     {"_fill", (PyCFunction)(void (*)(void))port_fill, METH_FASTCALL,
      "Takes packets into a list; False: it is for Python to do."},
     {"_next", (PyCFunction)(void (*)(void))port_next, METH_FASTCALL,

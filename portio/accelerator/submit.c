@@ -4,8 +4,48 @@
 /* A send or a receive of up to so many bytes keeps the GIL: it is a system call of a few
    microseconds that never blocks.  To give the GIL away for it would hand it to another
    thread that wants it, and this one would wait for it as long as that thread likes; with
-   several workers at one port it would go to and fro for each packet. */
+   several workers at one port it would go to and fro for each packet.
+
+   That holds as long as nothing else goes through the port (struct port, `brief`): a call
+   of the engine may carry other operations on as well, and wait for one that another thread
+   is starting. */
 #define BRIEF (64 * 1024)
+
+static bool is_brief(const struct draft *draft)
+{
+    uint32_t kind = draft->transfer->kind;
+    return (kind == PORTIO_RECV || kind == PORTIO_SEND) && draft->length <= BRIEF;
+}
+
+/* What the rule is about to start. */
+static bool is_brief_operation(PyObject *operation)
+{
+    Py_buffer view;
+    if (!PyObject_TypeCheck(operation, transfer_type)) {
+        PyObject *brief = PyObject_GetAttrString(operation, "brief");
+        bool is_true = brief == Py_True;
+        Py_XDECREF(brief);
+        PyErr_Clear();
+        return is_true;
+    }
+    struct transfer *transfer = (struct transfer *)operation;
+    if ((transfer->kind != PORTIO_RECV && transfer->kind != PORTIO_SEND) ||
+        transfer->buffer == NULL || PyObject_GetBuffer(transfer->buffer, &view, PyBUF_SIMPLE) < 0) {
+        PyErr_Clear();
+        return false;
+    }
+    bool brief = view.len <= BRIEF;
+    PyBuffer_Release(&view);
+    return brief;
+}
+
+static PyObject *start_by_rule(struct port *port, const char *name, PyObject *const *arguments,
+                               Py_ssize_t count, PyObject *names)
+{
+    for (Py_ssize_t at = 0; at < count; at++)
+        port->brief = port->brief && is_brief_operation(arguments[at]);
+    return call_rule((PyObject *)port, name, arguments, count, names);
+}
 
 enum start { START_BY_RULE, STARTED, STARTED_AND_ENDED, START_FAILED };
 
@@ -19,16 +59,37 @@ static enum start refusal_raise(struct port *port, int result)
     return START_FAILED;
 }
 
-/* A check has failed: the rule makes it again, and finds the words.  What a signal handler
-   raises is no check's. */
-static enum start not_made(void)
+/* Why there is no claim.  What asking the handle has raised goes on, in the words of the
+   rule; what a check of ours was told, that a sequence is no buffer for one, is for the
+   rule to look at again; and what comes from elsewhere, a signal handler for one, is no
+   check's at all. */
+static enum start not_claimed(PyObject *self, const struct draft *draft)
 {
-    if (PyErr_Occurred() != NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_Exception))
+    if (PyErr_Occurred() == NULL)
+        return START_BY_RULE;
+    if (!draft->failed) {
+        if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError) &&
+            !PyErr_ExceptionMatches(PyExc_BufferError) &&
+            !PyErr_ExceptionMatches(PyExc_OverflowError))
             return START_FAILED;
         PyErr_Clear();
+        return START_BY_RULE;
     }
-    return START_BY_RULE;
+    PyObject *kind, *value, *trace;
+    PyErr_Fetch(&kind, &value, &trace);
+    PyErr_NormalizeException(&kind, &value, &trace);
+    PyObject *told = PyObject_CallMethod(self, "_told", "OO", draft->transfer, value);
+    if (told == value || told == NULL) {
+        PyErr_Clear();
+        PyErr_Restore(kind, value, trace);
+    } else {
+        PyErr_SetObject((PyObject *)Py_TYPE(told), told);
+        Py_XDECREF(kind);
+        Py_XDECREF(value);
+        Py_XDECREF(trace);
+    }
+    Py_XDECREF(told);
+    return START_FAILED;
 }
 
 /* `flags`: what the engine is asked for beside the mode. */
@@ -39,7 +100,7 @@ static enum start start_one(struct port *port, struct transfer *transfer, int mo
     PyObject *moved = NULL;
     enum start start = START_BY_RULE;
     if (!draft_make(&draft, transfer)) {
-        start = not_made();
+        start = not_claimed((PyObject *)port, &draft);
         goto end;
     }
     flags |= (uint32_t)mode;
@@ -48,16 +109,16 @@ static enum start start_one(struct port *port, struct transfer *transfer, int mo
         goto end;
     }
     if (!draft_claim(port, &draft, mode)) {
-        start = not_made();
+        start = not_claimed((PyObject *)port, &draft);
         goto end;
     }
     portio_port *native = port->native;
     submit_one_function submit_one = port->submit_one;
     uint64_t handle = ((struct key *)draft.key)->id, length = (uint64_t)draft.length;
     uint32_t kind = transfer->kind;
-    bool on_socket = kind == PORTIO_RECV || kind == PORTIO_SEND;
+    port->brief = port->brief && is_brief(&draft);
     int result;
-    if (on_socket && draft.length <= BRIEF) {
+    if (port->brief) {
         result = submit_one(native, kind, flags, handle, draft.token, draft.start, length,
                             draft.argument);
     } else {
@@ -97,15 +158,17 @@ static enum start start_many(struct port *port, PyObject *const *operations, Py_
     }
     while (made < count && start == STARTED) {
         struct transfer *transfer = (struct transfer *)operations[made];
-        if (!draft_make(&drafts[made++], transfer))
-            start = not_made();
+        struct draft *draft = &drafts[made++];
+        if (!draft_make(draft, transfer))
+            start = not_claimed((PyObject *)port, draft);
     }
     while (claimed < count && start == STARTED) {
         struct draft *draft = &drafts[claimed];
         if (!draft_claim(port, draft, mode)) { /* perhaps it is there twice */
-            start = not_made();
+            start = not_claimed((PyObject *)port, draft);
             break;
         }
+        port->brief = port->brief && is_brief(draft);
         requests[claimed++] = (portio_request){
             .token = draft->token,
             .handle = ((struct key *)draft->key)->id,
@@ -186,7 +249,7 @@ PyObject *port_submit(PyObject *self, PyObject *const *arguments, Py_ssize_t cou
     case START_FAILED:
         return NULL;
     default:
-        return call_rule(self, "_submit_by_rule", arguments, count, names);
+        return start_by_rule(port, "_submit_by_rule", arguments, count, names);
     }
 }
 
@@ -205,6 +268,6 @@ PyObject *port_start(PyObject *self, PyObject *operation)
     case START_FAILED:
         return NULL;
     default:
-        return call_rule(self, "_start_by_rule", &operation, 1, NULL);
+        return start_by_rule(port, "_start_by_rule", &operation, 1, NULL);
     }
 }

@@ -16,6 +16,7 @@ struct draft {
     void *start;
     Py_ssize_t length;
     unsigned int fits; /* which types of handle */
+    bool failed;       /* the handle itself has raised: that is not to be tried again */
 };
 
 /* Asks Python whatever there is to ask.  False: it is not the usual case, or an error; the

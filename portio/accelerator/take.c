@@ -30,11 +30,13 @@ static void records_rescue(PyObject *self, const portio_completion *records, uin
         PyObject *told = PyObject_CallMethod(self, "_tell_of_rescued", "n", (Py_ssize_t)count);
         Py_XDECREF(told);
     }
-    PyErr_Clear();
     Py_XDECREF(item);
     Py_XDECREF(array);
     Py_XDECREF(done);
-    PyErr_Restore(kind, value, trace);
+    if (kind != NULL) {
+        PyErr_Clear();
+        PyErr_Restore(kind, value, trace);
+    }
 }
 
 static bool is_plain(PyObject *entry)
@@ -76,12 +78,14 @@ static bool record_take(PyObject *self, PyObject *out, const portio_completion *
     PyObject *entry = NULL, *nbytes = NULL, *idle = NULL;
     struct completion *completion = NULL;
     PyObject *token = PyLong_FromUnsignedLongLong(record->token);
-    if (token == NULL || port->pending == NULL)
+    if (token == NULL)
         goto end;
     idle = PyLong_FromUnsignedLongLong((record->token + GENERATION) & (uint64_t)TOKENS);
+    if (idle == NULL)
+        goto end;
     entry = PyDict_GetItemWithError(port->pending, token);
     Py_XINCREF(entry);
-    if (entry != NULL && idle != NULL && PyTuple_Size(entry) == POSTED_SIZE) {
+    if (entry != NULL && PyTuple_Size(entry) == POSTED_SIZE) {
         done = posted_take(port, out, token, entry, idle);
         goto end;
     }
@@ -95,9 +99,10 @@ static bool record_take(PyObject *self, PyObject *out, const portio_completion *
     }
     struct operation *operation = (struct operation *)PyTuple_GetItem(entry, ENTRY_OPERATION);
     nbytes = PyLong_FromLongLong(record->nbytes);
-    allocfunc allocate = (allocfunc)PyType_GetSlot(completion_class, Py_tp_alloc);
-    completion = (struct completion *)allocate(completion_class, 0); /* finalizers may run */
-    if (nbytes == NULL || idle == NULL || completion == NULL)
+    PyTypeObject *class = port->completions;
+    allocfunc allocate = (allocfunc)PyType_GetSlot(class, Py_tp_alloc);
+    completion = (struct completion *)allocate(class, 0); /* finalizers may run */
+    if (nbytes == NULL || completion == NULL)
         goto end;
     completion->operation = Py_NewRef((PyObject *)operation);
     completion->key = Py_NewRef(PyTuple_GetItem(entry, ENTRY_KEY));
@@ -154,7 +159,11 @@ PyObject *port_take(PyObject *self, PyObject *const *arguments, Py_ssize_t count
     record.token = PyLong_AsUnsignedLongLong(arguments[1]);
     record.nbytes = PyLong_AsLongLong(arguments[2]);
     record.status = PyLong_AsLongLong(arguments[3]);
-    if (PyErr_Occurred() != NULL || !record_take(self, arguments[0], &record))
+    if (PyErr_Occurred() != NULL)
+        return NULL;
+    if (((struct port *)self)->native == NULL)
+        return call_rule(self, "_take_by_rule", arguments, count, NULL);
+    if (!record_take(self, arguments[0], &record))
         return NULL;
     Py_RETURN_NONE;
 }
@@ -175,14 +184,16 @@ static bool timeout_read(PyObject *object, int64_t *timeout)
 }
 
 /* Asks the engine.  On a shared port it first looks with the GIL whether there is something:
-   that is brief, and a worker that goes on at once does not hand the GIL to another. */
+   that is brief, if the operations are, and a worker that goes on at once does not hand the
+   GIL to another. */
 static int records_get(struct port *port, portio_completion *records, uint32_t most,
                        int64_t timeout)
 {
     portio_port *native = port->native;
     get_function get = port->get;
     int taken;
-    if (port->owner == 0 && timeout != 0 && (taken = get(native, records, most, 0)) != 0)
+    if (port->brief && port->owner == 0 && timeout != 0 &&
+        (taken = get(native, records, most, 0)) != 0)
         return taken;
     Py_BEGIN_ALLOW_THREADS
     taken = get(native, records, most, timeout);

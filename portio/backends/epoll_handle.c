@@ -509,8 +509,9 @@ void engine_handle_release(portio_port *port, struct handle *handle)
 }
 
 /* The descriptor's end.  While helper threads use it, the last of them closes
-   it; a socket is shut down at once then, for its peer (K5). */
-static void descriptor_close(struct handle *handle)
+   it; a socket is shut down at once then, for its peer (K5).  True: it is the
+   caller's to close. */
+static bool descriptor_end(struct handle *handle)
 {
     int fd = handle->fd;
     bool used = (atomic_load(&handle->uses) & USES_COUNT) != 0;
@@ -519,8 +520,7 @@ static void descriptor_close(struct handle *handle)
     else if (handle->type == PORTIO_STREAM_SOCKET)
         shutdown(fd, SHUT_RDWR); /* ENOTCONN: then there is no peer */
     uint32_t former = atomic_fetch_or(&handle->uses, USES_ENDED | USES_CLOSE);
-    if ((former & USES_COUNT) == 0)
-        close(fd);
+    return (former & USES_COUNT) == 0;
 }
 
 void engine_handle_close(portio_port *port, struct handle *handle, bool close_it)
@@ -542,7 +542,10 @@ void engine_handle_close(portio_port *port, struct handle *handle, bool close_it
             handle_use_end(handle);
             port_complete_error(port, op, ECANCELED);
         }
-    if (close_it)
-        descriptor_close(handle);
+    int fd = handle->fd;
+    bool ours = close_it && descriptor_end(handle);
     epoll_unlock(port, &handle->lock);
+    /* Without the lock: it may take as long as SO_LINGER says. */
+    if (ours)
+        close(fd);
 }

@@ -54,6 +54,7 @@ struct handle {
 };
 
 #include "op_order.h"
+#include "op_quiet.h"
 
 struct handles {
     struct handle **chunks;

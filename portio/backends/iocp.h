@@ -129,7 +129,6 @@ static inline struct parked *op_parked(struct op *op)
 
 #include "op_list.h"
 #include "op_pool.h"
-#include "op_quiet.h"
 #include "op_turn.h"
 #include "op_window.h"
 
@@ -159,6 +158,7 @@ struct handle {
 };
 
 #include "op_order.h"
+#include "op_quiet.h"
 
 #define SLOT_FIRST_BITS 8 /* the first chunk has 256 records, each next twice as many */
 #define SLOT_CHUNKS (PORTIO_SLOT_BITS - SLOT_FIRST_BITS + 1)

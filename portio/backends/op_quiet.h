@@ -1,6 +1,5 @@
 /* A quiet operation that ends within portio_submit_one (O15).  The same in every engine.
-   Included after struct op is defined; it uses `token`, `error`, `starting` and
-   `skipped`.  The port's lock is held.
+   Included after struct op and struct handle are defined.  The port's lock is held.
 
    `starting` says that portio_submit_one has not returned.  A success until then is
    *skipped*: it gives no record, the call's result tells of it, and before that nobody
@@ -15,12 +14,14 @@ static inline bool quiet_may_skip(uint32_t kind, uint32_t flags)
            (kind == PORTIO_SEND || kind == PORTIO_WRITE || kind == PORTIO_READ);
 }
 
-/* The operation is complete.  True: it is skipped.  A read that is short, or has no end
-   like that of a pipe, is not: its record tells how much it has read. */
+/* The operation is complete.  True: it is skipped.  A read that is short is not, nor is
+   one of a pipe, which hardly ever fills its buffer: the record tells how much it has
+   read. */
 static inline bool quiet_skips(struct op *op)
 {
-    op->skipped =
-        op->starting && op->error == 0 && (op->kind != PORTIO_READ || op->length == 0);
+    bool whole = op->kind != PORTIO_READ ||
+                 (op->handle->type == PORTIO_FILE && op->length == 0);
+    op->skipped = op->starting && op->error == 0 && whole;
     return op->skipped;
 }
 

@@ -94,7 +94,6 @@ static inline struct parked *op_parked(struct op *op)
 
 #include "op_list.h"
 #include "op_pool.h"
-#include "op_quiet.h"
 #include "op_turn.h"
 
 #endif

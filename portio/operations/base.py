@@ -27,8 +27,9 @@ attributes are avoided.
 from __future__ import annotations
 
 from operator import index
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeAlias, TypeVar
 
+from portio import accelerator
 from portio.accelerator import OperationFields
 from portio.buffers import MOST_VECTORS, Block, Vectors, as_sequence
 from portio.completion import DROPPED, Outcome, completed, error_of
@@ -115,6 +116,15 @@ class Operation(OperationFields, Generic[T]):
 
     #: How errors call it.
     label: ClassVar[str] = "portio.Operation"
+    #: Whether all that the engine does of it is brief (accelerator/submit.c).
+    brief: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        accelerator.examine(cls)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an operation cannot be copied: make a new one")
 
     @property
     def pending(self) -> bool:

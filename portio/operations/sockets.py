@@ -65,6 +65,7 @@ class Accept(Operation["socket.socket"]):
 
     key: CompletionKey
     label = "portio.Accept"
+    brief = True
 
     #: Whether it takes connections until it is ended.
     multishot: bool
@@ -109,6 +110,7 @@ class Connect(ExtendedOperation[None]):
 
     key: CompletionKey
     label = "portio.Connect"
+    brief = True
 
     #: Where to.
     address: Address
@@ -333,6 +335,7 @@ class Shutdown(Operation[None]):
 
     key: CompletionKey
     label = "portio.Shutdown"
+    brief = True
 
     #: What to end.
     how: int

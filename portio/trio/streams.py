@@ -252,7 +252,9 @@ class Receiving(Resource, trio.abc.ReceiveStream):
             if waiter.may_start():
                 wake = self._wake
                 sleeps = wake.sleeps
-                waiter.start(self._patient)
+                if waiter.start(self._patient):
+                    await cancel_shielded_checkpoint()
+                    return lent[: receive.result()].tobytes()
                 done: Completion[int] = await wait_task_rescheduled(waiter.abort)
                 self._patient = wake.sleeps != sleeps  # the next one will be like this one
                 if waiter.raise_cancel is not None:

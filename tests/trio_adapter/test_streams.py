@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import socket
 import ssl
@@ -40,6 +41,7 @@ from support.handles import fill_pipe
 from support.net import Net, fill, pattern, reset
 from support.system import LOCAL, WINDOWS, WINE
 from support.trio_runs import clog, in_trio
+from support.watch import LIMIT
 
 MakePort = Callable[[], AbstractAsyncContextManager[TrioPort]]
 
@@ -127,6 +129,36 @@ async def test_trios_checks_of_pipes(trio_port: MakePort) -> None:
 
         # On Windows nobody can tell whether a pipe has room: as with trio's own.
         await check_one_way_stream(make, None if WINDOWS else make_clogged)
+
+
+@in_trio
+async def test_a_receive_that_is_full_at_once(trio_port: MakePort) -> None:
+    async with trio_port() as port:
+        sender, receiver = open_pipe(on=port)
+        async with sender, receiver:
+            for size in (1, 6, 4096):
+                await sender.send_all(pattern(3 * size))
+                with trio.fail_after(LIMIT):
+                    assert await receiver.receive_some(size) == pattern(3 * size)[:size]
+                    rest = bytearray()
+                    while len(rest) < 2 * size:
+                        rest += await receiver.receive_some(size)
+                assert rest == pattern(3 * size)[size:]
+
+
+@pytest.mark.skipif(WINDOWS, reason="a descriptor of the C runtime is no handle there")
+@in_trio
+async def test_a_file_in_the_place_of_a_pipe(trio_port: MakePort, tmp_path: Path) -> None:
+    """As standard input may be: always from the file's begin, for it has no position."""
+    path = tmp_path / "file"
+    path.write_bytes(b"123456")
+    descriptor = os.open(path, os.O_RDONLY)
+    async with trio_port() as port:
+        with trio.fail_after(LIMIT):
+            async with PipeReceiveStream(descriptor, on=port) as receiver:
+                assert await receiver.receive_some(4) == b"1234"
+                assert await receiver.receive_some(6) == b"123456"
+                assert await receiver.receive_some(100) == b"123456"
 
 
 @in_trio

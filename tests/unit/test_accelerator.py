@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import socket
 import sys
@@ -308,18 +309,96 @@ def test_a_handle_that_closes_the_port(
     assert not receive.pending
 
 
-def test_what_a_handler_raises_is_not_taken_for_a_check(
-    port: portio.Port, handle: tuple[Handle, portio.CompletionKey]
+class Alarm(Exception):  # noqa: N818 (a signal is no error)
+    """What a program's handler of a signal raises."""
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["alone", "with another"])
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, Alarm, OSError, AttributeError])
+def test_what_a_handle_raises_is_raised_once(
+    port: portio.Port,
+    handle: tuple[Handle, portio.CompletionKey],
+    raised: type[BaseException],
+    together: bool,
 ) -> None:
     def interrupt() -> None:
-        raise KeyboardInterrupt
+        raise raised
 
     receive = portio.Recv(handle[1], bytearray(8))
+    operations = [receive, portio.Send(handle[1], b"1")] if together else [receive]
+    port.post()
+    assert port.get(LIMIT) is not None
     handle[0].asked = interrupt
-    with pytest.raises(KeyboardInterrupt):
-        port.submit(receive)
+    with pytest.raises(raised):
+        port.submit(*operations)
+    assert handle[0].asked is int, "it was asked"
     assert not receive.pending
     assert_balanced(port)
+
+
+def test_a_class_that_does_it_its_own_way(
+    port: portio.Port, key: portio.CompletionKey, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    class Framed(portio.Send):
+        @property
+        def buffer(self) -> bytes:  # type: ignore[override]
+            return b"<" + self.content + b">"
+
+        @buffer.setter
+        def buffer(self, content: bytes) -> None:
+            self.content = content
+
+    class Plain(portio.Send):
+        """Only has state."""
+
+        started = 0
+
+    for number in range(3):
+        port.submit(Framed(key, b"a"))
+        port.submit(Plain(key, b"b"))
+        taken = [port.get(LIMIT), port.get(LIMIT)]
+        assert {done.nbytes for done in taken if done is not None} == {3, 1}, number
+    assert pair[1].recv(100) == b"<a>b" * 3
+
+
+def test_a_class_of_two_kinds_is_refused() -> None:
+    with pytest.raises(TypeError):
+
+        class Both(portio.Recv, portio.Send):  # type: ignore[misc]
+            pass
+
+
+def test_operations_and_completions_are_not_copied(
+    port: portio.Port, key: portio.CompletionKey
+) -> None:
+    for each in (portio.Recv(key, bytearray(8)), portio.Timer(1)):
+        with pytest.raises(TypeError, match="cannot be copied"):
+            copy.copy(each)
+    port.post()
+    with pytest.raises(TypeError, match="cannot be copied"):
+        copy.copy(port.get(LIMIT))
+
+
+@needs_c
+def test_what_is_long_gives_the_gil_away(
+    port: portio.Port,
+    key: portio.CompletionKey,
+    pair: tuple[socket.socket, socket.socket],
+    tmp_path: Path,
+) -> None:
+    """From the first operation on that may take long."""
+    assert port._is_brief()
+    port.submit(portio.Recv(key, bytearray(8)), portio.Timer(3600))
+    port.submit(portio.Send(key, b"1"), quiet=True)
+    assert port._is_brief()
+    with portio.open(tmp_path / "file", "w") as file:
+        port.submit(portio.Write(port.associate(file), b"1"))
+        assert not port._is_brief()
+    ours, peer = socket.socketpair()
+    with portio.Port(backend=port.backend) as other, ours, peer:
+        assert other._is_brief()
+        other.submit(portio.Recv(other.associate(ours), [bytearray(1), bytearray(1)]))
+        assert not other._is_brief()
 
 
 def test_what_interrupts_the_rule_loses_nothing(
