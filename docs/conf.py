@@ -1,6 +1,9 @@
 """Sphinx: `nox -s docs` builds the pages and runs their samples."""
 
 import importlib.metadata
+import os
+
+os.environ["PORTIO_ACCELERATOR"] = "0"  # the methods in C have no types to show
 
 project = "portio"
 author = "The portio authors"
