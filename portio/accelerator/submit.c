@@ -22,7 +22,7 @@ static bool is_brief_operation(PyObject *operation)
 {
     Py_buffer view;
     if (!PyObject_TypeCheck(operation, transfer_type)) {
-        PyObject *brief = PyObject_GetAttrString(operation, "brief");
+        PyObject *brief = PyObject_GetAttrString(operation, "_brief");
         bool is_true = brief == Py_True;
         Py_XDECREF(brief);
         PyErr_Clear();

@@ -116,8 +116,8 @@ class Operation(OperationFields, Generic[T]):
 
     #: How errors call it.
     label: ClassVar[str] = "portio.Operation"
-    #: Whether all that the engine does of it is brief (accelerator/submit.c).
-    brief: ClassVar[bool] = False
+    # Whether all that the engine does of it is brief (accelerator/submit.c).
+    _brief: ClassVar[bool] = False
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)

@@ -65,7 +65,7 @@ class Accept(Operation["socket.socket"]):
 
     key: CompletionKey
     label = "portio.Accept"
-    brief = True
+    _brief = True
 
     #: Whether it takes connections until it is ended.
     multishot: bool
@@ -110,7 +110,7 @@ class Connect(ExtendedOperation[None]):
 
     key: CompletionKey
     label = "portio.Connect"
-    brief = True
+    _brief = True
 
     #: Where to.
     address: Address
@@ -335,7 +335,7 @@ class Shutdown(Operation[None]):
 
     key: CompletionKey
     label = "portio.Shutdown"
-    brief = True
+    _brief = True
 
     #: What to end.
     how: int

@@ -27,7 +27,7 @@ class Timer(Operation[None]):
     __slots__ = ("seconds",)
 
     label = "portio.Timer"
-    brief = True
+    _brief = True
 
     #: How long, in seconds.
     seconds: float
