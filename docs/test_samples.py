@@ -7,6 +7,7 @@ that exercises a server, stands in an invisible-code-block.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -37,5 +38,7 @@ SAMPLES = Sybil(
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
 def test_samples(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    # Who starts the tests in the background may have had it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for example in SAMPLES.parse(page):
         example.evaluate()
