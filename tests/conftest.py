@@ -6,6 +6,7 @@ import contextlib
 import faulthandler
 import gc
 import os
+import signal
 import socket
 import time
 from collections import Counter
@@ -47,6 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "wine_limitation(what): Wine cannot do this; runs on Windows itself",
     ):
         config.addinivalue_line("markers", marker)
+    # Who starts the tests in the background may have had it ignored, also for children.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
