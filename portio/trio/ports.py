@@ -136,8 +136,9 @@ class TrioPort:
             await checkpoint()
             raise
         if ended:
+            result = operation.result()  # now: another task may start it meanwhile
             await cancel_shielded_checkpoint()
-            return operation.result()
+            return result
         completion: Completion[T] = await wait_task_rescheduled(waiter.abort)
         if waiter.raise_cancel is not None:
             waiter.end(completion)
@@ -165,6 +166,7 @@ class TrioPort:
         if patient is None:
             patient = isinstance(operation, _PATIENT)
         waiter = Waiter(self, operation)
+        completion: Completion[T]
         if not waiter.may_start():
             return await self._complete_watching(operation, cancelled)
         try:
@@ -173,9 +175,10 @@ class TrioPort:
             await checkpoint()
             raise
         if ended:
+            completion = succeeded(operation)  # as in `run`
             await cancel_shielded_checkpoint()
-            return succeeded(operation)
-        completion: Completion[T] = await wait_task_rescheduled(waiter.abort)
+            return completion
+        completion = await wait_task_rescheduled(waiter.abort)
         if waiter.raise_cancel is not None:
             waiter.end(completion, cancelled)
         return completion

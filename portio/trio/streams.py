@@ -253,8 +253,9 @@ class Receiving(Resource, trio.abc.ReceiveStream):
                 wake = self._wake
                 sleeps = wake.sleeps
                 if waiter.start(self._patient):
+                    data = lent[: receive.result()].tobytes()
                     await cancel_shielded_checkpoint()
-                    return lent[: receive.result()].tobytes()
+                    return data
                 done: Completion[int] = await wait_task_rescheduled(waiter.abort)
                 self._patient = wake.sleeps != sleeps  # the next one will be like this one
                 if waiter.raise_cancel is not None:

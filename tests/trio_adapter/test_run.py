@@ -89,6 +89,35 @@ async def test_many_completions(trio_port: MakePort, net: Net) -> None:
         assert (await port.get()).last
 
 
+@pytest.mark.parametrize("how", ["run", "complete"])
+@in_trio
+async def test_tasks_that_use_one_operation_in_turn(
+    trio_port: MakePort, tmp_path: Path, how: str
+) -> None:
+    """Each gets its own result, though the next starts it before the last has it."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(64))
+    async with trio_port() as port:
+        with portio.open(path) as file:
+            key = port.associate(file)
+            buffers = [bytearray(size) for size in range(1, 33)]
+            read = portio.Read(key, buffers[0])
+
+            async def use(buffer: bytearray) -> None:
+                for _ in range(20):
+                    while read.pending:
+                        await trio.lowlevel.checkpoint()
+                    read.buffer = buffer
+                    if how == "run":
+                        assert await port.run(read) == len(buffer)
+                    else:
+                        assert (await port.complete(read)).result() == len(buffer)
+
+            async with trio.open_nursery() as nursery:
+                for buffer in buffers:
+                    nursery.start_soon(use, buffer)
+
+
 @in_trio
 async def test_operations_of_several_steps(trio_port: MakePort, net: Net, tmp_path: Path) -> None:
     """Steps that give no packet: they go on while the loop never sleeps."""
