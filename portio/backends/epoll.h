@@ -178,9 +178,7 @@ struct sigpipe_guard {
 void sigpipe_begin(struct sigpipe_guard *guard);
 void sigpipe_end(const struct sigpipe_guard *guard, bool broken);
 
-/* preadv2 and pwritev2 with RWF_NOWAIT; offset -1: no offset.  Like the calls,
-   but the kernel's way to say "not with this flag" is always EOPNOTSUPP. */
-int64_t nowait_read(int fd, const struct iovec *vectors, uint32_t count, int64_t offset);
+/* pwritev2 as abi_read_nowait reads, and without a signal. */
 int64_t nowait_write(struct engine *engine, int fd, const struct iovec *vectors,
                      uint32_t count, int64_t offset);
 

@@ -3,6 +3,7 @@
    what can be done without sleeping (RWF_NOWAIT), and a helper thread does the
    rest.  Operations of one file run in parallel, in no order. */
 #include "epoll.h"
+#include "linux_abi.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -63,7 +64,7 @@ static bool file_attempt(struct engine *engine, struct op *op)
         struct iovec *vectors = transfer_vectors(op, &count);
         int64_t result =
             direction == DIRECTION_READ
-                ? nowait_read(handle->fd, vectors, count, op->argument)
+                ? abi_read_nowait(handle->fd, vectors, count, op->argument)
                 : nowait_write(engine, handle->fd, vectors, count, op->argument);
         if (result < 0) {
             switch (errno) {

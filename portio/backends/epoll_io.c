@@ -1,6 +1,7 @@
 /* One attempt at an operation on a socket, a pipe or a character device: a
    system call that does not sleep, and what its answer means. */
 #include "epoll.h"
+#include "linux_abi.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -126,7 +127,7 @@ static int64_t call_nowait(struct engine *engine, struct handle *handle, struct 
 {
     uint32_t count;
     struct iovec *vectors = transfer_vectors(op, &count);
-    return op->kind == PORTIO_READ ? nowait_read(handle->fd, vectors, count, -1)
+    return op->kind == PORTIO_READ ? abi_read_nowait(handle->fd, vectors, count, -1)
                                    : nowait_write(engine, handle->fd, vectors, count, -1);
 }
 

@@ -41,30 +41,16 @@ void sigpipe_end(const struct sigpipe_guard *guard, bool broken)
     errno = error;
 }
 
-/* ENOSYS: no such call; EINVAL: a file or a kernel that takes no flags; EPERM
-   and EACCES are left alone, because they may be the file's own. */
-static int64_t without_flag(int64_t result)
-{
-    if (result < 0 && (errno == ENOSYS || errno == EINVAL))
-        errno = EOPNOTSUPP;
-    return result;
-}
-
-int64_t nowait_read(int fd, const struct iovec *vectors, uint32_t count, int64_t offset)
-{
-    return without_flag(abi_preadv2(fd, vectors, count, offset, ABI_RWF_NOWAIT));
-}
-
 int64_t nowait_write(struct engine *engine, int fd, const struct iovec *vectors,
                      uint32_t count, int64_t offset)
 {
     if (epoll_has(engine->features, FEATURE_NOSIGNAL))
-        return without_flag(
+        return abi_without_flag(
             abi_pwritev2(fd, vectors, count, offset, ABI_RWF_NOWAIT | ABI_RWF_NOSIGNAL));
     struct sigpipe_guard guard;
     sigpipe_begin(&guard);
     int64_t result =
-        without_flag(abi_pwritev2(fd, vectors, count, offset, ABI_RWF_NOWAIT));
+        abi_without_flag(abi_pwritev2(fd, vectors, count, offset, ABI_RWF_NOWAIT));
     sigpipe_end(&guard, result < 0 && errno == EPIPE);
     return result;
 }

@@ -6,6 +6,7 @@
    There sendfile still does not wait for the socket, which is non-blocking: a
    full socket gives the operation back, to be waited for as any other. */
 #include "epoll.h"
+#include "linux_abi.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -27,7 +28,7 @@ static bool byte_is_at_hand(const struct op *op, int64_t offset)
 {
     char byte;
     struct iovec vector = {&byte, 1};
-    int64_t result = nowait_read((int)op->file, &vector, 1, offset);
+    int64_t result = abi_read_nowait((int)op->file, &vector, 1, offset);
     return result >= 0 || (errno != EAGAIN && errno != EOPNOTSUPP);
 }
 

@@ -35,8 +35,8 @@ struct handle {
     uint64_t inode;   /* … for handle_is_same */
     bool dead;        /* give the record back when pending reaches 0 */
     bool closing;     /* operations that arrive now are cancelled */
-    bool cached;      /* a file that is read through the page cache (io_uring) */
     struct op_list queue[2];
+    _Atomic bool nowait[2]; /* a file: preadv2, pwritev2 with RWF_NOWAIT may be tried */
 
     /* The epoll engine's (epoll_handle.c). */
     pthread_mutex_t lock;
@@ -47,7 +47,6 @@ struct handle {
     bool unfinished;         /* on the engine's list (the port's lock) … */
     struct handle *next_unfinished;
     struct handle *previous_unfinished;
-    _Atomic bool nowait[2];  /* preadv2, pwritev2 with RWF_NOWAIT may be tried */
     bool in_memory;          /* a file whose bytes are always in memory */
     int original_flags;      /* of the open file, before we changed them; -1: we did not */
     _Atomic uint32_t uses;   /* who uses fd without the lock, and two marks */

@@ -162,7 +162,8 @@ int engine_handle_open(portio_port *port, struct handle *handle)
 {
     (void)port; /* a ring takes any descriptor as it is */
     int flags = handle->type == PORTIO_FILE ? fcntl(handle->fd, F_GETFL) : -1;
-    handle->cached = flags >= 0 && (flags & O_DIRECT) == 0;
+    /* Past the page cache RWF_NOWAIT would wait for the device. */
+    atomic_store(&handle->nowait[DIRECTION_READ], flags >= 0 && (flags & O_DIRECT) == 0);
     return 0;
 }
 

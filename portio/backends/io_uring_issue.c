@@ -163,12 +163,15 @@ static bool send_at_once(struct op *op)
    file, errors, and a kernel or a file system without the flag. */
 static bool read_at_once(struct op *op)
 {
+    struct handle *handle = op->handle;
     struct iovec vector = {.iov_base = op->buffer, .iov_len = (size_t)op->length};
-    if (!op->handle->cached || op->length > AT_ONCE_MOST ||
-        abi_preadv2(op->handle->fd, &vector, 1, op->argument, ABI_RWF_NOWAIT) !=
-            (int64_t)op->length)
+    if (op->length > AT_ONCE_MOST ||
+        !atomic_load_explicit(&handle->nowait[DIRECTION_READ], memory_order_relaxed))
         return false;
-    return transfer_advance(op, (int64_t)op->length) == TRANSFER_COMPLETE;
+    int64_t result = abi_read_nowait(handle->fd, &vector, 1, op->argument);
+    if (result < 0 && errno == EOPNOTSUPP)
+        atomic_store_explicit(&handle->nowait[DIRECTION_READ], false, memory_order_relaxed);
+    return result == (int64_t)op->length && transfer_advance(op, result) == TRANSFER_COMPLETE;
 }
 
 /* A quiet operation: most sends find room, and many reads the page cache, and then one

@@ -60,4 +60,21 @@ static inline int abi_epoll_pwait2(int set, struct epoll_event *events, int most
     return (int)syscall(SYS_epoll_pwait2, set, events, most, timeout, NULL, (size_t)0);
 }
 
+/* "Not with this flag" is always EOPNOTSUPP here.  ENOSYS: no such call; EINVAL: a file or a
+   kernel that takes no flags; EPERM and EACCES are left alone, because they may be the
+   file's own. */
+static inline int64_t abi_without_flag(int64_t result)
+{
+    if (result < 0 && (errno == ENOSYS || errno == EINVAL))
+        errno = EOPNOTSUPP;
+    return result;
+}
+
+/* preadv2 with RWF_NOWAIT; offset -1: no offset. */
+static inline int64_t abi_read_nowait(int fd, const struct iovec *vectors, uint32_t count,
+                                      int64_t offset)
+{
+    return abi_without_flag(abi_preadv2(fd, vectors, count, offset, ABI_RWF_NOWAIT));
+}
+
 #endif
