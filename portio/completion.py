@@ -144,11 +144,15 @@ class Completion(accelerator.CompletionFields, Generic[T]):
 def succeeded(operation: Operation[T]) -> Completion[T]:
     """The completion that an operation would have had, which has succeeded without."""
     nbytes: Any = operation._outcome
+    return _make(operation, nbytes, None)
+
+
+def _make(operation: Operation[T], nbytes: int, outcome: Outcome | None) -> Completion[T]:
     completion: Completion[T] = Completion()
     completion.operation = operation
     completion.key = operation.key
     completion.nbytes = nbytes
-    completion._outcome = None
+    completion._outcome = outcome
     return completion
 
 
@@ -169,11 +173,7 @@ def completed(operation: Operation[T]) -> Completion[T]:
     with _again:
         completion = outcome.last() if outcome.last is not None else None
         if completion is None:
-            completion = Completion()
-            completion.operation = operation
-            completion.key = operation.key
-            completion.nbytes = outcome.nbytes
-            completion._outcome = outcome
+            completion = _make(operation, outcome.nbytes, outcome)
             outcome.last = weakref.ref(completion)
         return completion
 

@@ -55,8 +55,8 @@ def identify(descriptor: int) -> Identity | None:
     return Identity((device << _INODE_BITS | inode) << 1 | is_socket)
 
 
-def _is_socket(identity: Identity | None) -> bool:
-    return identity is not None and identity & 1 == 1
+def _is_socket(identity: Identity) -> bool:
+    return identity & 1 == 1
 
 
 class _Entry(weakref.ref["CompletionKey"]):

@@ -117,13 +117,12 @@ if TYPE_CHECKING or not ACCELERATED:
     class PortFields:
         """The books of a port."""
 
+        #: Whether the GIL is kept for brief transfers, by the methods in C.
+        _brief: bool
+
         __slots__ = (
             *("_batch", "_free", "_kept", "_left", "_native", "_owner", "_pending", "_rescued"),
         )
-
-        def _is_brief(self) -> bool:
-            """Whether it keeps the GIL for brief transfers."""
-            return False
 
         def _fill(self, *_: object) -> bool | None:
             """Does what `Port.get_many` does: into a list, with a limit and a time-out.

@@ -92,13 +92,13 @@ struct port {
     PyObject *free;    /* list of tokens */
     PyObject *rescued; /* list; see packets.py */
     PyObject *kept;    /* array: a batch that was taken ahead */
-    Py_ssize_t left;   /* numbers of it that were not used yet */
+    PyObject *keeper;  /* of the engine's port */
+    PyObject *completions; /* the class of them */
+    Py_ssize_t left;   /* numbers of `kept` that were not used yet */
     int batch;         /* how many packets are taken when one is asked for */
     unsigned long owner; /* the thread of a thread-bound port; else 0 */
-    PyObject *keeper;  /* of the engine's port */
-    portio_port *native; /* that port; NULL when everything is to go through Python */
-    bool brief; /* only brief operations were ever started: see submit.c */
-    PyTypeObject *completions; /* the class of them */
+    portio_port *native; /* the engine's port; NULL when everything is to go through Python */
+    char brief; /* only brief operations were ever started: see submit.c */
     submit_one_function submit_one;
     submit_function submit;
     get_function get;
@@ -112,6 +112,10 @@ int fields_add(PyObject *module);
 PyTypeObject *type_add(PyObject *module, PyType_Spec *spec, PyTypeObject *base);
 int class_mark(PyTypeObject *class);
 void object_free(PyObject *self); /* the end of every dealloc */
+/* What tp_traverse and tp_clear do with objects that stand in a row. */
+int objects_visit(PyObject *self, PyObject *const *objects, size_t count, visitproc visit,
+                  void *arg);
+int objects_clear(PyObject **objects, size_t count);
 
 /* ---- pin.c ---- */
 int pin_add(PyObject *module);

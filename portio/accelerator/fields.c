@@ -21,51 +21,68 @@ PyTypeObject *type_add(PyObject *module, PyType_Spec *spec, PyTypeObject *base)
 void object_free(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
-    release(self);
+    PyObject_GC_Del(self);
     Py_DECREF(type);
 }
 
-static PyObject *object_make(PyTypeObject *type)
+int objects_visit(PyObject *self, PyObject *const *objects, size_t count, visitproc visit,
+                  void *arg)
 {
-    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    return allocate(type, 0);
-}
-
-/* Arguments are for __init__. */
-static PyObject *plain_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
-{
-    (void)arguments, (void)keywords;
-    return object_make(type);
-}
-
-/* ---- operations ---- */
-
-static int operation_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    struct operation *operation = (struct operation *)self;
-    Py_VISIT(operation->entry);
-    Py_VISIT(operation->outcome);
-    Py_VISIT(operation->key);
+    for (size_t at = 0; at < count; at++)
+        Py_VISIT(objects[at]);
     Py_VISIT(Py_TYPE(self));
     return 0;
 }
 
-static int operation_clear(PyObject *self)
+int objects_clear(PyObject **objects, size_t count)
 {
-    struct operation *operation = (struct operation *)self;
-    Py_CLEAR(operation->entry);
-    Py_CLEAR(operation->outcome);
-    Py_CLEAR(operation->key);
+    for (size_t at = 0; at < count; at++)
+        Py_CLEAR(objects[at]);
     return 0;
 }
 
-static void operation_dealloc(PyObject *self)
-{
-    PyObject_GC_UnTrack(self);
-    operation_clear(self);
-    object_free(self);
-}
+/* What the collector and the end need of a type whose objects, `count` of them, stand one
+   after the other from the field `first` on. */
+#define COLLECTED(lower, type, first, count)                                                   \
+    static PyObject **lower##_objects(PyObject *self)                                          \
+    {                                                                                          \
+        return (PyObject **)(void *)((char *)self + offsetof(type, first));                    \
+    }                                                                                          \
+    static int lower##_traverse(PyObject *self, visitproc visit, void *arg)                    \
+    {                                                                                          \
+        return objects_visit(self, lower##_objects(self), count, visit, arg);                  \
+    }                                                                                          \
+    static int lower##_clear(PyObject *self)                                                   \
+    {                                                                                          \
+        return objects_clear(lower##_objects(self), count);                                    \
+    }                                                                                          \
+    static void lower##_dealloc(PyObject *self)                                                \
+    {                                                                                          \
+        PyObject_GC_UnTrack(self);                                                             \
+        lower##_clear(self);                                                                   \
+        object_free(self);                                                                     \
+    }
+
+#define COLLECTED_SLOTS(lower)                                                                 \
+    {Py_tp_traverse, lower##_traverse}, {Py_tp_clear, lower##_clear},                          \
+        {Py_tp_dealloc, lower##_dealloc}, {Py_tp_members, lower##_members}
+
+#define SPEC(lower, Name, type, extra)                                                         \
+    static PyType_Spec lower##_spec = {                                                        \
+        .name = "portio.accelerator." #Name,                                                   \
+        .basicsize = sizeof(type),                                                             \
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | (extra),                           \
+        .slots = lower##_slots,                                                                \
+    }
+
+/* ---- operations ---- */
+
+_Static_assert(offsetof(struct operation, key) - offsetof(struct operation, entry) ==
+                   2 * sizeof(PyObject *),
+               "three objects in a row");
+_Static_assert(offsetof(struct transfer, argument) - offsetof(struct transfer, base.entry) ==
+                   4 * sizeof(PyObject *),
+               "five objects in a row");
 
 static PyMemberDef operation_members[] = {
     OBJECT("_entry", struct operation, entry),
@@ -74,48 +91,11 @@ static PyMemberDef operation_members[] = {
     {0},
 };
 
-static PyType_Slot operation_slots[] = {
-    {Py_tp_new, plain_new},
-    {Py_tp_traverse, operation_traverse},
-    {Py_tp_clear, operation_clear},
-    {Py_tp_dealloc, operation_dealloc},
-    {Py_tp_members, operation_members},
-    {0, NULL},
-};
-
-#define FLAGS Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC
-
-static PyType_Spec operation_spec = {
-    .name = "portio.accelerator.OperationFields",
-    .basicsize = sizeof(struct operation),
-    .flags = FLAGS,
-    .slots = operation_slots,
-};
+COLLECTED(operation, struct operation, entry, 3)
+static PyType_Slot operation_slots[] = {COLLECTED_SLOTS(operation), {0, NULL}};
+SPEC(operation, OperationFields, struct operation, Py_TPFLAGS_HAVE_GC);
 
 /* ---- transfers ---- */
-
-static int transfer_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    struct transfer *transfer = (struct transfer *)self;
-    Py_VISIT(transfer->buffer);
-    Py_VISIT(transfer->argument);
-    return operation_traverse(self, visit, arg);
-}
-
-static int transfer_clear(PyObject *self)
-{
-    struct transfer *transfer = (struct transfer *)self;
-    Py_CLEAR(transfer->buffer);
-    Py_CLEAR(transfer->argument);
-    return operation_clear(self);
-}
-
-static void transfer_dealloc(PyObject *self)
-{
-    PyObject_GC_UnTrack(self);
-    transfer_clear(self);
-    object_free(self);
-}
 
 /* One type for each kind. */
 static struct kind {
@@ -137,7 +117,8 @@ int class_mark(PyTypeObject *class)
    need not be the one that says what it is. */
 static PyObject *transfer_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    PyObject *self = plain_new(type, arguments, keywords);
+    (void)arguments, (void)keywords; /* they are for __init__ */
+    PyObject *self = PyType_GenericAlloc(type, 0);
     int is_marked = marked != NULL && self != NULL ? PySet_Contains(marked, (PyObject *)type) : 0;
     if (is_marked < 0)
         Py_CLEAR(self);
@@ -149,60 +130,34 @@ static PyObject *transfer_new(PyTypeObject *type, PyObject *arguments, PyObject 
     return self;
 }
 
-#define TRANSFER(lower, Name, members)                                                         \
-    static PyType_Slot lower##_slots[] = {                                                     \
-        {Py_tp_new, transfer_new},                                                             \
-        {Py_tp_traverse, transfer_traverse},                                                   \
-        {Py_tp_clear, transfer_clear},                                                         \
-        {Py_tp_dealloc, transfer_dealloc},                                                     \
-        {Py_tp_members, members},                                                              \
-        {0, NULL},                                                                             \
-    };                                                                                         \
-    static PyType_Spec lower##_spec = {                                                        \
-        .name = "portio.accelerator." #Name "Fields",                                          \
-        .basicsize = sizeof(struct transfer),                                                  \
-        .flags = FLAGS,                                                                        \
-        .slots = lower##_slots,                                                                \
-    }
+static PyMemberDef transfer_members[] = {OBJECT("buffer", struct transfer, buffer), {0}};
 
-static PyMemberDef transfer_members[] = {
-    OBJECT("buffer", struct transfer, buffer),
-    {0},
+COLLECTED(transfer, struct transfer, base.entry, 5)
+static PyType_Slot transfer_slots[] = {
+    {Py_tp_new, transfer_new},
+    COLLECTED_SLOTS(transfer),
+    {0, NULL},
 };
-static PyMemberDef flags_members[] = {OBJECT("flags", struct transfer, argument), {0}};
-static PyMemberDef offset_members[] = {OBJECT("offset", struct transfer, argument), {0}};
+SPEC(transfer, TransferFields, struct transfer, Py_TPFLAGS_HAVE_GC);
 
-TRANSFER(transfer, Transfer, transfer_members);
-TRANSFER(recv, Recv, flags_members);
-TRANSFER(send, Send, flags_members);
-TRANSFER(read, Read, offset_members);
-TRANSFER(write, Write, offset_members);
+/* The kinds inherit all that. */
+#define KIND(lower, Name, argument_name)                                                       \
+    static PyMemberDef lower##_members[] = {                                                   \
+        OBJECT(argument_name, struct transfer, argument),                                      \
+        {0},                                                                                   \
+    };                                                                                         \
+    static PyType_Slot lower##_slots[] = {{Py_tp_members, lower##_members}, {0, NULL}};        \
+    SPEC(lower, Name, struct transfer, 0)
+
+KIND(recv, RecvFields, "flags");
+KIND(send, SendFields, "flags");
+KIND(read, ReadFields, "offset");
+KIND(write, WriteFields, "offset");
 
 /* ---- keys ---- */
 
-static int key_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    struct key *key = (struct key *)self;
-    Py_VISIT(key->port);
-    Py_VISIT(key->number);
-    Py_VISIT(Py_TYPE(self));
-    return 0;
-}
-
-static int key_clear(PyObject *self)
-{
-    struct key *key = (struct key *)self;
-    Py_CLEAR(key->port);
-    Py_CLEAR(key->number);
-    return 0;
-}
-
-static void key_dealloc(PyObject *self)
-{
-    PyObject_GC_UnTrack(self);
-    key_clear(self);
-    object_free(self);
-}
+_Static_assert(offsetof(struct key, number) - offsetof(struct key, port) == sizeof(PyObject *),
+               "two objects in a row");
 
 static PyMemberDef key_members[] = {
     OBJECT("_port", struct key, port),
@@ -216,53 +171,15 @@ static PyMemberDef key_members[] = {
     {0},
 };
 
-static PyType_Slot key_slots[] = {
-    {Py_tp_new, plain_new},
-    {Py_tp_traverse, key_traverse},
-    {Py_tp_clear, key_clear},
-    {Py_tp_dealloc, key_dealloc},
-    {Py_tp_members, key_members},
-    {0, NULL},
-};
-
-static PyType_Spec key_spec = {
-    .name = "portio.accelerator.KeyFields",
-    .basicsize = sizeof(struct key),
-    .flags = FLAGS,
-    .slots = key_slots,
-};
+COLLECTED(key, struct key, port, 2)
+static PyType_Slot key_slots[] = {COLLECTED_SLOTS(key), {0, NULL}};
+SPEC(key, KeyFields, struct key, Py_TPFLAGS_HAVE_GC);
 
 /* ---- completions ---- */
 
-static int completion_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    struct completion *completion = (struct completion *)self;
-    Py_VISIT(completion->operation);
-    Py_VISIT(completion->key);
-    Py_VISIT(completion->nbytes);
-    Py_VISIT(completion->outcome);
-    Py_VISIT(completion->error);
-    Py_VISIT(Py_TYPE(self));
-    return 0;
-}
-
-static int completion_clear(PyObject *self)
-{
-    struct completion *completion = (struct completion *)self;
-    Py_CLEAR(completion->operation);
-    Py_CLEAR(completion->key);
-    Py_CLEAR(completion->nbytes);
-    Py_CLEAR(completion->outcome);
-    Py_CLEAR(completion->error);
-    return 0;
-}
-
-static void completion_dealloc(PyObject *self)
-{
-    PyObject_GC_UnTrack(self);
-    completion_clear(self);
-    object_free(self);
-}
+_Static_assert(offsetof(struct completion, error) - offsetof(struct completion, operation) ==
+                   4 * sizeof(PyObject *),
+               "five objects in a row");
 
 static PyMemberDef completion_members[] = {
     OBJECT("operation", struct completion, operation),
@@ -273,21 +190,9 @@ static PyMemberDef completion_members[] = {
     {0},
 };
 
-static PyType_Slot completion_slots[] = {
-    {Py_tp_new, plain_new},
-    {Py_tp_traverse, completion_traverse},
-    {Py_tp_clear, completion_clear},
-    {Py_tp_dealloc, completion_dealloc},
-    {Py_tp_members, completion_members},
-    {0, NULL},
-};
-
-static PyType_Spec completion_spec = {
-    .name = "portio.accelerator.CompletionFields",
-    .basicsize = sizeof(struct completion),
-    .flags = FLAGS,
-    .slots = completion_slots,
-};
+COLLECTED(completion, struct completion, operation, 5)
+static PyType_Slot completion_slots[] = {COLLECTED_SLOTS(completion), {0, NULL}};
+SPEC(completion, CompletionFields, struct completion, Py_TPFLAGS_HAVE_GC);
 
 int fields_add(PyObject *module)
 {

@@ -8,13 +8,10 @@ struct pin {
 };
 
 static PyTypeObject *pin_type;
-static allocfunc pin_allocate;
 
 static int pin_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    Py_VISIT(((struct pin *)self)->view.obj);
-    Py_VISIT(Py_TYPE(self));
-    return 0;
+    return objects_visit(self, &((struct pin *)self)->view.obj, 1, visit, arg);
 }
 
 /* There is no tp_clear: the collector must not let go of memory that the system uses, and
@@ -48,7 +45,7 @@ PyObject *pin_make(PyObject *buffer, bool writable, void **start, Py_ssize_t *le
         *start = bytes;
         return Py_NewRef(buffer);
     }
-    struct pin *pin = (struct pin *)pin_allocate(pin_type, 0);
+    struct pin *pin = (struct pin *)PyType_GenericAlloc(pin_type, 0);
     if (pin == NULL)
         return NULL;
     if (PyObject_GetBuffer(buffer, &pin->view, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0) {
@@ -63,8 +60,5 @@ PyObject *pin_make(PyObject *buffer, bool writable, void **start, Py_ssize_t *le
 int pin_add(PyObject *module)
 {
     pin_type = type_add(module, &pin_spec, NULL);
-    if (pin_type == NULL)
-        return -1;
-    pin_allocate = (allocfunc)PyType_GetSlot(pin_type, Py_tp_alloc);
-    return 0;
+    return pin_type != NULL ? 0 : -1;
 }

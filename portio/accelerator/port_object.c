@@ -3,32 +3,22 @@
 
 PyTypeObject *port_type;
 
+#define OBJECTS 6
+
+_Static_assert(offsetof(struct port, completions) - offsetof(struct port, pending) ==
+                   (OBJECTS - 1) * sizeof(PyObject *),
+               "six objects in a row");
+
 static int port_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    struct port *port = (struct port *)self;
-    Py_VISIT(port->pending);
-    Py_VISIT(port->free);
-    Py_VISIT(port->rescued);
-    Py_VISIT(port->kept);
-    Py_VISIT(port->keeper);
-    Py_VISIT(port->completions);
-    Py_VISIT(Py_TYPE(self));
-    return 0;
+    return objects_visit(self, &((struct port *)self)->pending, OBJECTS, visit, arg);
 }
 
 static int port_clear(PyObject *self)
 {
     struct port *port = (struct port *)self;
-    Py_CLEAR(port->pending);
-    Py_CLEAR(port->free);
-    Py_CLEAR(port->rescued);
-    Py_CLEAR(port->kept);
-    port->native = NULL;
-    Py_CLEAR(port->keeper);
-    PyObject *class = (PyObject *)port->completions;
-    port->completions = NULL;
-    Py_XDECREF(class);
-    return 0;
+    port->native = NULL; /* before its keeper */
+    return objects_clear(&port->pending, OBJECTS);
 }
 
 static void port_dealloc(PyObject *self)
@@ -36,13 +26,6 @@ static void port_dealloc(PyObject *self)
     PyObject_GC_UnTrack(self);
     port_clear(self);
     object_free(self);
-}
-
-static PyObject *port_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
-{
-    (void)arguments, (void)keywords;
-    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    return allocate(type, 0);
 }
 
 /* The class of completions, and the engine's port and three of its functions, as
@@ -57,21 +40,14 @@ static PyObject *port_connect(PyObject *self, PyObject *arguments)
         return NULL;
     if (!PyType_IsSubtype((PyTypeObject *)class, completion_type))
         return PyErr_Format(PyExc_TypeError, "%R is no class of completions", class);
-    Py_XDECREF((PyObject *)port->completions);
-    port->completions = (PyTypeObject *)Py_NewRef(class);
+    Py_XDECREF(port->completions);
+    port->completions = Py_NewRef(class);
     port->brief = true;
     port->submit_one = (submit_one_function)(uintptr_t)submit_one;
     port->submit = (submit_function)(uintptr_t)submit;
     port->get = (get_function)(uintptr_t)get;
     port->native = (portio_port *)(uintptr_t)native;
     Py_RETURN_NONE;
-}
-
-/* For tests. */
-static PyObject *port_is_brief(PyObject *self, PyObject *nothing)
-{
-    (void)nothing;
-    return PyBool_FromLong(((struct port *)self)->brief);
 }
 
 /* From now on everything goes through Python. */
@@ -119,6 +95,7 @@ static PyMemberDef port_members[] = {
     {"_kept", T_OBJECT_EX, offsetof(struct port, kept), 0, NULL},
     {"_left", T_PYSSIZET, offsetof(struct port, left), 0, NULL},
     {"_batch", T_INT, offsetof(struct port, batch), 0, NULL},
+    {"_brief", T_BOOL, offsetof(struct port, brief), READONLY, NULL},
     {"_owner", T_ULONG, offsetof(struct port, owner), 0, NULL},
     {0},
 };
@@ -126,7 +103,6 @@ static PyMemberDef port_members[] = {
 static PyMethodDef port_methods[] = {
     {"_connect", port_connect, METH_VARARGS, "The engine's port and functions, as addresses."},
     {"_disconnect", port_disconnect, METH_NOARGS, "Everything goes through Python from now on."},
-    {"_is_brief", port_is_brief, METH_NOARGS, "Whether it keeps the GIL for brief transfers."},
     {"_fill", (PyCFunction)(void (*)(void))port_fill, METH_FASTCALL,
      "Takes packets into a list; False: it is for Python to do."},
     {"_next", (PyCFunction)(void (*)(void))port_next, METH_FASTCALL,
@@ -135,7 +111,6 @@ static PyMethodDef port_methods[] = {
 };
 
 static PyType_Slot port_slots[] = {
-    {Py_tp_new, port_new},
     {Py_tp_traverse, port_traverse},
     {Py_tp_clear, port_clear},
     {Py_tp_dealloc, port_dealloc},

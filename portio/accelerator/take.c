@@ -99,9 +99,8 @@ static bool record_take(PyObject *self, PyObject *out, const portio_completion *
     }
     struct operation *operation = (struct operation *)PyTuple_GetItem(entry, ENTRY_OPERATION);
     nbytes = PyLong_FromLongLong(record->nbytes);
-    PyTypeObject *class = port->completions;
-    allocfunc allocate = (allocfunc)PyType_GetSlot(class, Py_tp_alloc);
-    completion = (struct completion *)allocate(class, 0); /* finalizers may run */
+    completion = (struct completion *)PyType_GenericAlloc((PyTypeObject *)port->completions, 0);
+    /* Finalizers may have run. */
     if (nbytes == NULL || completion == NULL)
         goto end;
     completion->operation = Py_NewRef((PyObject *)operation);
