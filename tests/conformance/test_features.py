@@ -6,17 +6,10 @@ one feature off, with all of them off, or with queues of a few entries.
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from portio import backends
-from support.children import environment
-
-_SUITE = Path(__file__).parent
-_LIMIT = 600  # seconds; catches a hang
+from support.core import CORE_LIMIT, run_core
 
 
 def features() -> list[str]:
@@ -36,25 +29,10 @@ def cases() -> list[str]:
     ]
 
 
-@pytest.mark.timeout(_LIMIT + 30)
+@pytest.mark.timeout(CORE_LIMIT + 30)
 @pytest.mark.parametrize("switch", cases())
 def test_o14_the_core_of_the_contract(switch: str) -> None:
     if not features():
         status = backends.available().get("io_uring")
         pytest.skip(f"io_uring is unavailable: {status.reason if status else 'not built'}")
-    run = subprocess.run(
-        [
-            sys.executable, "-P", "-m", "pytest", str(_SUITE), "-m", "core", "-q", "-x",
-            "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header",
-        ],
-        env=environment(
-            PORTIO_IO_URING=switch, PORTIO_TEST_BACKENDS="io_uring", PYTEST_ADDOPTS=""
-        ),
-        cwd=_SUITE.parents[1],
-        capture_output=True,
-        text=True,
-        timeout=_LIMIT,
-        check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, f"with PORTIO_IO_URING={switch}:\n{run.stdout}\n{run.stderr}"
-    assert " passed" in run.stdout
+    run_core(PORTIO_IO_URING=switch, PORTIO_TEST_BACKENDS="io_uring")

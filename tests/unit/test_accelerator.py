@@ -40,6 +40,12 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 @pytest.fixture
+def file(port: portio.Port, tmp_path: Path) -> Iterator[portio.CompletionKey]:
+    with port.associate(portio.open(tmp_path / "file", "w+b")) as key:
+        yield key
+
+
+@pytest.fixture
 def key(port: portio.Port, pair: tuple[socket.socket, socket.socket]) -> portio.CompletionKey:
     return port.associate(pair[0])
 
@@ -69,11 +75,10 @@ def test_the_usual_cases_are_done_in_c(
     port: portio.Port,
     key: portio.CompletionKey,
     pair: tuple[socket.socket, socket.socket],
-    tmp_path: Path,
+    file: portio.CompletionKey,
     monkeypatch: pytest.MonkeyPatch,
     quiet: bool,
 ) -> None:
-    file = port.associate(portio.open(tmp_path / "file", "w+b"))
     port.post()  # the first token is for the rule to make
     assert port.get(LIMIT) is not None
     monkeypatch.setattr(portio.Port, "_submit_by_rule", refuse)
@@ -89,7 +94,6 @@ def test_the_usual_cases_are_done_in_c(
             port.get(0)
         assert operation.result() == 8
     assert_balanced(port)
-    file.close()
 
 
 @needs_c
@@ -97,10 +101,9 @@ def test_a_batch_is_submitted_in_c(
     port: portio.Port,
     key: portio.CompletionKey,
     pair: tuple[socket.socket, socket.socket],
-    tmp_path: Path,
+    file: portio.CompletionKey,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    file = port.associate(portio.open(tmp_path / "file", "w+b"))
     port.post()
     assert port.get(LIMIT) is not None
     pair[1].send(b"12345678")
@@ -119,7 +122,6 @@ def test_a_batch_is_submitted_in_c(
         assert not good.pending
         assert not again.pending
     assert_balanced(port)
-    file.close()
 
 
 @pytest.mark.parametrize("by_rule", ["the submission", "the completion", "neither", "both"])
@@ -127,14 +129,13 @@ def test_either_form_takes_up_what_the_other_has_begun(
     port: portio.Port,
     key: portio.CompletionKey,
     pair: tuple[socket.socket, socket.socket],
-    tmp_path: Path,
+    file: portio.CompletionKey,
     by_rule: str,
 ) -> None:
     rule: Any = port
     submit: Callable[..., None] = port.submit
     if by_rule in ("the submission", "both"):
         submit = rule._submit_by_rule
-    file = port.associate(portio.open(tmp_path / "file", "w+b"))
     done: list[portio.Completion[Any]] = []
     for _ in range(ROUNDS):
         pair[1].send(b"12345678")
@@ -154,7 +155,6 @@ def test_either_form_takes_up_what_the_other_has_begun(
             assert completion.last
             assert not operation.pending
     assert_balanced(port)
-    file.close()
 
 
 @needs_c
@@ -198,7 +198,7 @@ def test_what_is_started_tells_whether_it_has_ended(
     port: portio.Port,
     key: portio.CompletionKey,
     pair: tuple[socket.socket, socket.socket],
-    tmp_path: Path,
+    file: portio.CompletionKey,
     by_rule: bool,
 ) -> None:
     """What portio.trio does: no packet if it has ended, else one, also of a success."""
@@ -206,7 +206,6 @@ def test_what_is_started_tells_whether_it_has_ended(
     if by_rule:
         rule: Any = port
         start = rule._start_by_rule
-    file = port.associate(portio.open(tmp_path / "file", "w+b"))
     operations = [
         *transfers(key, file),
         portio.Read(file, bytearray(20), 4),  # shorter than asked for
@@ -237,7 +236,6 @@ def test_what_is_started_tells_whether_it_has_ended(
     assert not start(waits)
     with pytest.raises(RuntimeError, match="pending already"):
         start(waits)
-    file.close()
 
 
 def backend_queues_all(port: portio.Port) -> bool:
@@ -387,18 +385,18 @@ def test_what_is_long_gives_the_gil_away(
     tmp_path: Path,
 ) -> None:
     """From the first operation on that may take long."""
-    assert port._is_brief()
+    assert port._brief
     port.submit(portio.Recv(key, bytearray(8)), portio.Timer(3600))
     port.submit(portio.Send(key, b"1"), quiet=True)
-    assert port._is_brief()
+    assert port._brief
     with portio.open(tmp_path / "file", "w") as file:
         port.submit(portio.Write(port.associate(file), b"1"))
-        assert not port._is_brief()
+        assert not port._brief
     ours, peer = socket.socketpair()
     with portio.Port(backend=port.backend) as other, ours, peer:
-        assert other._is_brief()
+        assert other._brief
         other.submit(portio.Recv(other.associate(ours), [bytearray(1), bytearray(1)]))
-        assert not other._is_brief()
+        assert not other._brief
 
 
 def test_what_interrupts_the_rule_loses_nothing(
