@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from portio.backends.native import CData
     from portio.operations.base import Entry
 
-__all__ = ["Completions", "PacketQueue"]
+__all__ = ["ARRAY", "Completions", "PacketQueue", "Records", "salvaged"]
 
 Completions: TypeAlias = "list[Completion[Any]]"
 Records: TypeAlias = "array[int]"  # three numbers each
@@ -139,7 +139,7 @@ class PacketQueue(Turns):
                     taken = NOTHING
                     self._arrays.append(pair)
             except BaseException:
-                self._rescue(out, _salvaged(numbers, self._batch) if taken is None else taken)
+                self._rescue(out, salvaged(numbers, self._batch) if taken is None else taken)
                 raise
             if out:
                 return out[0]
@@ -204,7 +204,7 @@ class PacketQueue(Turns):
                     if deadline is not None:
                         nanoseconds = deadline.left()
         except BaseException:
-            self._rescue(out, _salvaged(numbers, most) if taken is None else taken)
+            self._rescue(out, salvaged(numbers, most) if taken is None else taken)
             raise
 
     def __iter__(self) -> Iterator[Completion[Any]]:
@@ -470,7 +470,7 @@ class PacketQueue(Turns):
 accelerator.install(PacketQueue, "_take")
 
 
-def _salvaged(numbers: Records, limit: int) -> Records:
+def salvaged(numbers: Records, limit: int) -> Records:
     """The records of an interrupted call, up to the one that ends them."""
     for at in range(0, 3 * limit, 3):
         if numbers[at] == 0:

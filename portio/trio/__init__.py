@@ -9,7 +9,7 @@ Every trio run has a port, made on first use and closed with the run.  See `Trio
 for others, and for what cancelling means; docs/guides/trio.md is the guide.
 
 - ports.py: where completions meet the tasks that wait for them;
-- wakes.py: how completions reach trio's loop, on Linux and on Windows;
+- wakes/: how completions reach trio's loop, on Linux and on Windows;
 - streams.py, sockets.py, pipes.py, tcp.py: streams and listeners;
 - binary.py and text.py, files.py, copying.py: files; buffered.py and decoded.py have the
   steps that they consist of.

@@ -2,7 +2,7 @@
 
 Every run has a port of its own, made when it is first needed and closed with the
 run; `TrioPort` makes others.  How packets come out of a port is the business of
-wakes.py; here they meet the tasks that wait for them.
+wakes/; here they meet the tasks that wait for them.
 
 Cancellation.  A task that waits is never let go before its operation is complete,
 because until then the system may use the buffer, and because the operation may

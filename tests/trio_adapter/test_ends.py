@@ -18,6 +18,7 @@ import trio
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 import portio
+from portio.fetching import Fetcher
 from portio.trio import (
     PipeReceiveStream,
     PipeSendStream,
@@ -30,7 +31,7 @@ from portio.trio import (
 from portio.trio.wakes import VARIABLE, DescriptorWake
 from support.marks import needs_chosen_numbers
 from support.net import Net
-from support.system import LOCAL
+from support.system import LOCAL, WINDOWS
 from support.trio_runs import in_trio
 from support.watch import LIMIT
 
@@ -148,31 +149,34 @@ def test_a_port_of_the_run_after_the_first(
 # Failed
 
 
-@pytest.mark.parametrize("where", ["before the wait", "after the wait", "in the watcher"])
-@in_trio
-async def test_taking_packets_fails(
-    trio_port: MakePort,
-    wake: str,
-    where: str,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+class Breaker:
+    """Lets steps of taking packets fail, for ports that are broken."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self.broken: list[portio.Port] = []
+
+    def patch(self, owner: type, step: str, port_of: Callable[[Any], portio.Port]) -> None:
+        works = getattr(owner, step)
+
+        def fail(self_: Any, *arguments: Any) -> Any:
+            if port_of(self_) in self.broken:
+                raise MemoryError("no memory for packets")
+            return works(self_, *arguments)
+
+        self._monkeypatch.setattr(owner, step, fail)
+
+
+@pytest.fixture
+def breaker(monkeypatch: pytest.MonkeyPatch) -> Breaker:
+    return Breaker(monkeypatch)
+
+
+async def fail_to_take(make_port: MakePort, breaker: Breaker, *, submitting: bool = False) -> None:
     """Nothing is pending any more when the tasks are let go: the data stay where they are."""
-    caplog.set_level(logging.CRITICAL, "portio.trio")  # what is logged is looked for below
-    get_many = portio.Port.get_many
-    broken: list[portio.Port] = []
-
-    def fail(self: portio.Port, *arguments: Any) -> list[Any]:
-        if self in broken:
-            raise MemoryError("no memory for packets")
-        return get_many(self, *arguments)
-
-    monkeypatch.setattr(portio.Port, "get_many", fail)
-    if where == "in the watcher":
-        monkeypatch.setattr(DescriptorWake, "after_io_wait", lambda *_: None)
     ours, peer = socket.socketpair()
     errors: list[OSError] = []
-    async with trio_port() as port, SocketStream(ours, on=port) as stream:
+    async with make_port() as port, SocketStream(ours, on=port) as stream:
 
         async def receive() -> None:
             with pytest.raises(trio.ClosedResourceError) as caught:
@@ -183,8 +187,8 @@ async def test_taking_packets_fails(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(receive)
             await wait_all_tasks_blocked()
-            broken.append(port.port)
-            if where == "before the wait" and wake == "descriptor":
+            breaker.broken.append(port.port)
+            if submitting:
                 port.submit(portio.Timer(1000))  # for all the loop knows, complete by then
             else:
                 port.port.post()
@@ -195,21 +199,58 @@ async def test_taking_packets_fails(
         assert "no memory" in str(errors[1])
         peer.sendall(b"for the next")
         assert stream.socket.recv(100) == b"for the next"
-        async with trio_port() as other:
+        async with make_port() as other:
             await other.run(portio.Timer(0))
     peer.close()
 
 
+@pytest.mark.skipif(WINDOWS, reason="a port has no descriptor there: see the thread's failures")
+@pytest.mark.parametrize("where", ["before the wait", "after the wait", "in the watcher"])
+@pytest.mark.parametrize("wake", ["descriptor"], indirect=True)
+@in_trio
+async def test_taking_packets_fails(
+    trio_port: MakePort,
+    wake: str,
+    where: str,
+    breaker: Breaker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    del wake
+    caplog.set_level(logging.CRITICAL, "portio.trio")  # `test_a_failure_is_logged` looks for it
+    breaker.patch(portio.Port, "get_many", lambda port: port)
+    if where == "in the watcher":
+        monkeypatch.setattr(DescriptorWake, "after_io_wait", lambda *_: None)
+    await fail_to_take(trio_port, breaker, submitting=where == "before the wait")
+
+
+@pytest.mark.parametrize("step", ["fetch", "take"])
+@pytest.mark.parametrize("wake", ["thread"], indirect=True)
+@in_trio
+async def test_fetching_packets_fails(
+    trio_port: MakePort,
+    wake: str,
+    step: str,
+    breaker: Breaker,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """In the thread that waits in the port, or in trio's."""
+    del wake
+    caplog.set_level(logging.CRITICAL, "portio.trio")
+    breaker.patch(Fetcher, step, lambda fetcher: fetcher._port)
+    await fail_to_take(trio_port, breaker)
+
+
 @in_trio
 async def test_a_failure_is_logged(
-    trio_port: MakePort, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    trio_port: MakePort, wake: str, breaker: Breaker, caplog: pytest.LogCaptureFixture
 ) -> None:
+    if wake == "thread":
+        breaker.patch(Fetcher, "fetch", lambda fetcher: fetcher._port)
+    else:
+        breaker.patch(portio.Port, "get_many", lambda port: port)
     async with trio_port() as port:
-
-        def fail(*_: object) -> list[Any]:
-            raise MemoryError
-
-        monkeypatch.setattr(portio.Port, "get_many", fail)
+        breaker.broken.append(port.port)
         port.port.post()
         with pytest.raises(portio.PortClosedError):
             await port.run(portio.Timer(1000))

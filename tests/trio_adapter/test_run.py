@@ -118,6 +118,43 @@ async def test_tasks_that_use_one_operation_in_turn(
                     nursery.start_soon(use, buffer)
 
 
+@pytest.mark.parametrize("how", ["run", "complete"])
+@in_trio
+async def test_an_operation_is_pending_until_its_task_has_the_result(
+    trio_port: MakePort, net: Net, how: str
+) -> None:
+    """Also while its packet is on the way from the port to the loop."""
+    async with trio_port() as port:
+        ours, peer = net.pair()
+        sizes = range(1, 9)
+        receive = portio.Recv(port.associate(ours), bytearray(1))
+        started = 0
+
+        async def use(size: int) -> None:
+            nonlocal started
+            for _ in range(20):
+                while receive.pending:
+                    await checkpoint()
+                receive.buffer = bytearray(size)
+                started += 1
+                if how == "run":
+                    assert await port.run(receive) == size
+                else:
+                    assert (await port.complete(receive)).result() == size
+
+        async def feed() -> None:
+            for turn in range(20 * len(sizes)):
+                while started == turn:
+                    await checkpoint()
+                peer.sendall(bytes(len(receive.buffer)))
+
+        with trio.fail_after(LIMIT):
+            async with trio.open_nursery() as nursery:
+                for size in sizes:
+                    nursery.start_soon(use, size)
+                nursery.start_soon(feed)
+
+
 @in_trio
 async def test_operations_of_several_steps(trio_port: MakePort, net: Net, tmp_path: Path) -> None:
     """Steps that give no packet: they go on while the loop never sleeps."""
