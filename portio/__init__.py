@@ -35,6 +35,7 @@ from portio.operations import (
 )
 from portio.pools import BufferPool
 from portio.port import Port
+from portio.registered import RegisteredBuffer
 
 __all__ = [
     "Accept",
@@ -56,6 +57,7 @@ __all__ = [
     "Recv",
     "RecvFrom",
     "RecvMultishot",
+    "RegisteredBuffer",
     "Send",
     "SendFile",
     "SendTo",

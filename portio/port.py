@@ -24,7 +24,7 @@ import warnings
 from collections import deque
 from operator import index
 from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from portio import backends, errors, lifetime, system
 from portio.backends import switches
@@ -102,8 +102,9 @@ class Port(Submission):
         self._closing = threading.RLock()
         self._owner_thread = threading.current_thread() if thread_bound else None
         self._owner_native_id = threading.get_native_id()
-        #: What the owner has yet to do for keys that ended in other threads.
-        self._orphans: deque[tuple[Callable[[CData, int], int], int]] = deque()
+        #: What the owner has yet to do for keys and buffers that ended in other threads.
+        #: The last of the three lives as long.
+        self._orphans: deque[tuple[Callable[[CData, Any], int], Any, object]] = deque()
         for native in natives:
             self._lib = native.lib  # for refusals
             try:
@@ -349,7 +350,7 @@ class Port(Submission):
         lib = self._lib
         refused = lib.portio_handle_release(self._native, handle)
         if refused == lib.PORTIO_WRONG_THREAD:
-            self._orphans.append((lib.portio_handle_release, handle))
+            self._orphans.append((lib.portio_handle_release, handle, None))
         elif refused == lib.PORTIO_UNSUPPORTED:  # it stays this port's, but open, and nobody's key
             lib.portio_handle_abandon(self._native, handle)
 
@@ -360,17 +361,26 @@ class Port(Submission):
         lib = self._lib
         if lib.portio_handle_abandon(self._native, handle) == lib.PORTIO_WRONG_THREAD:
             # Cancelling is all that other threads may do; the owner does the rest.
-            self._orphans.append((lib.portio_handle_abandon, handle))
+            self._orphans.append((lib.portio_handle_abandon, handle, None))
             for token, entry in self._pending.copy().items():
                 key = entry[1] if entry[0] is not None else None
                 if key is not None and key._id == handle:
                     lib.portio_cancel(self._native, token)
 
+    def _forget_region(self, number: CData, memory: object) -> None:
+        """A registered buffer was collected: its memory must not be known any longer."""
+        if self._forked or self._closed:
+            return
+        lib = self._lib
+        if lib.portio_region_close(self._native, number) == lib.PORTIO_WRONG_THREAD:
+            self._orphans.append((lib.portio_region_close, number, memory))
+
     def _carry_out_orphans(self) -> None:
         self._check_thread()
         while self._orphans:
-            action, handle = self._orphans.popleft()
-            action(self._native, handle)
+            action, what, kept = self._orphans.popleft()
+            action(self._native, what)
+            del kept
 
     def _close_descriptor(self, key: CompletionKey, close: Callable[[int], object]) -> None:
         """Has the engine close the descriptor of `key`; `close` does it if the port is closed."""

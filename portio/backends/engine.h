@@ -54,6 +54,13 @@ bool engine_wait(portio_port *port, int64_t deadline);
    port's lock is held; on a thread-bound port any thread may call. */
 void engine_wake(portio_port *port);
 
+/* Has the system know memory that files are read into and written from, until
+   engine_region_close; the program keeps it in place until then.  Sets its number, above 0;
+   or a refusal: the memory can be used all the same. */
+int engine_region_open(portio_port *port, void *memory, uint64_t length, uint32_t *number);
+/* Makes the number 0; false: there is none with that number. */
+bool engine_region_close(portio_port *port, uint32_t *number);
+
 /* Watches a descriptor: each time that it becomes readable, the thread that looks
    at the system calls port_interrupt.  Once in a port's life, by the main
    thread.  0 or -errno. */

@@ -249,6 +249,20 @@ bool engine_wait(portio_port *port, int64_t deadline)
     return true;
 }
 
+/* ---- memory ---- */
+
+int engine_region_open(portio_port *port, void *memory, uint64_t length, uint32_t *number)
+{
+    (void)port, (void)memory, (void)length, (void)number; /* the system has no use for it */
+    return PORTIO_UNSUPPORTED;
+}
+
+bool engine_region_close(portio_port *port, uint32_t *number)
+{
+    (void)port, (void)number;
+    return false;
+}
+
 void engine_wake(portio_port *port)
 {
     struct engine *engine = port->engine;

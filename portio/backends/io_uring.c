@@ -92,6 +92,7 @@ static int engine_open_system(portio_port *port, struct engine *engine,
     engine->defers = (engine->ring.setup_flags & URING_SETUP_DEFER_TASKRUN) != 0;
     if (has(features, FEATURE_NO_IOWAIT))
         engine->enter_flags = URING_ENTER_NO_IOWAIT;
+    engine->registers = has(features, FEATURE_REGISTERED_BUFFERS);
     if (!port->thread_bound)
         return 0;
     engine->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -103,6 +104,7 @@ static int engine_open_system(portio_port *port, struct engine *engine,
 static void engine_free(struct engine *engine)
 {
     ring_close(&engine->ring);
+    free(engine->regions);
     int descriptors[] = {engine->wake_fd, atomic_load(&engine->notify_fd), engine->sentinel};
     for (size_t at = 0; at < sizeof descriptors / sizeof *descriptors; at++)
         if (descriptors[at] >= 0)

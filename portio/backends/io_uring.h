@@ -5,6 +5,7 @@
    io_uring_reap.c      a completion becomes the end, or the next step, of one
    io_uring_cancel.c    the request for the end of one, and the kernel's answer
    io_uring_interrupt.c the descriptor of signals
+   io_uring_region.c    registered buffers, and who uses them
    io_uring_ring.c      the ring itself
    io_uring_features.c  what the kernel can do
 
@@ -26,6 +27,7 @@ enum uring_feature {
     FEATURE_SINGLE_ISSUER,
     FEATURE_DEFER_TASKRUN,
     FEATURE_NO_IOWAIT,
+    FEATURE_REGISTERED_BUFFERS,
     FEATURE_COUNT
 };
 
@@ -73,6 +75,8 @@ struct engine {
     struct op *waiting_last;
     _Atomic bool cancels_owed; /* of an operation with CANCEL_OWED; without the lock a hint */
     _Atomic bool finished;    /* an operation has ended since engine_wait began */
+    bool registers;           /* the kernel has registered buffers */
+    struct regions *regions;  /* them; NULL until there is one (port's lock) */
     struct engine *next;      /* all engines, for a forked child (io_uring_fork.c) */
     struct engine *previous;
 };
@@ -100,6 +104,14 @@ void uring_cancel_owed(portio_port *port);                                     /
 /* io_uring_interrupt.c */
 void uring_watch_interrupts(portio_port *port);
 void uring_interrupted(portio_port *port, const struct uring_cqe *cqe);
+
+/* io_uring_region.c; lock held */
+/* The number of the region that memory lies in, which is left when the kernel is done with
+   it; 0: none.  For an engine with regions. */
+uint8_t uring_region_enter(struct engine *engine, const void *buffer, uint32_t length);
+void uring_region_leave(portio_port *port, struct op *op);
+/* The ring shall have a table of buffers.  0 or more, or -errno. */
+int regions_register(struct ring *ring);
 
 /* io_uring_fork.c */
 void uring_enlist(struct engine *engine);

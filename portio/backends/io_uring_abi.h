@@ -59,6 +59,23 @@ struct uring_timespec {
     int64_t seconds, nanoseconds;
 };
 
+struct uring_rsrc_register { /* since 5.13 */
+    uint32_t count;
+    uint32_t flags;
+    uint64_t reserved;
+    uint64_t data;
+    uint64_t tags;
+};
+
+struct uring_rsrc_update { /* since 5.13: io_uring_rsrc_update2 */
+    uint32_t offset;
+    uint32_t reserved;
+    uint64_t data;
+    uint64_t tags;
+    uint32_t count;
+    uint32_t reserved2;
+};
+
 struct uring_getevents_arg { /* since 5.11 */
     uint64_t sigmask;
     uint32_t sigmask_size;
@@ -88,6 +105,11 @@ _Static_assert(offsetof(struct uring_params, features) == 20, "io_uring_params.f
 _Static_assert(offsetof(struct uring_params, sq) == 40, "io_uring_params.sq_off");
 _Static_assert(offsetof(struct uring_params, cq) == 80, "io_uring_params.cq_off");
 _Static_assert(sizeof(struct uring_timespec) == 16, "__kernel_timespec");
+_Static_assert(sizeof(struct uring_rsrc_register) == 32, "io_uring_rsrc_register");
+_Static_assert(offsetof(struct uring_rsrc_register, data) == 16, "io_uring_rsrc_register.data");
+_Static_assert(sizeof(struct uring_rsrc_update) == 32, "io_uring_rsrc_update2");
+_Static_assert(offsetof(struct uring_rsrc_update, data) == 8, "io_uring_rsrc_update2.data");
+_Static_assert(offsetof(struct uring_rsrc_update, count) == 24, "io_uring_rsrc_update2.nr");
 _Static_assert(sizeof(struct uring_getevents_arg) == 24, "io_uring_getevents_arg");
 _Static_assert(offsetof(struct uring_getevents_arg, timespec) == 16, "io_uring_getevents_arg.ts");
 
@@ -96,6 +118,8 @@ enum uring_opcode {
     URING_READV = 1,
     URING_WRITEV = 2,
     URING_FSYNC = 3,
+    URING_READ_FIXED = 4,
+    URING_WRITE_FIXED = 5,
     URING_POLL_ADD = 6,
     URING_SENDMSG = 9,
     URING_RECVMSG = 10,
@@ -144,5 +168,7 @@ enum uring_opcode {
 
 #define URING_REGISTER_FILES 2
 #define URING_REGISTER_EVENTFD 4
+#define URING_REGISTER_BUFFERS2 15       /* since 5.13 */
+#define URING_REGISTER_BUFFERS_UPDATE 16 /* since 5.13 */
 
 #endif

@@ -13,6 +13,7 @@ static const char *const feature_names[] = {
     "single_issuer", /* 6.0: the kernel may rely on one submitting thread */
     "defer_taskrun", /* 6.1: completions run when the owner waits for them */
     "no_iowait",     /* 6.15: waiting does not count as I/O wait in top(1) */
+    "registered_buffers", /* 5.13, unless a filter of system calls is in the way */
 };
 
 static const uint32_t feature_flags[] = {
@@ -56,6 +57,7 @@ static void probe_fill(void)
     uint32_t features = ring.features;
     int nothing = -1; /* EBADF when the call is allowed */
     int registered = ring_register(&ring, URING_REGISTER_EVENTFD, &nothing, 1);
+    bool registers = regions_register(&ring) >= 0;
     ring_close(&ring);
     if (entered < 0) {
         the_probe.error = -entered;
@@ -76,6 +78,8 @@ static void probe_fill(void)
     }
     if (features & URING_FEAT_NO_IOWAIT)
         the_probe.features |= UINT64_C(1) << FEATURE_NO_IOWAIT;
+    if (registers)
+        the_probe.features |= UINT64_C(1) << FEATURE_REGISTERED_BUFFERS;
 }
 
 void portio_probe_system(portio_probe *probe)

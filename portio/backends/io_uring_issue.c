@@ -57,7 +57,7 @@ static void prepare_message(struct uring_sqe *sqe, struct op *op, bool sends)
     }
 }
 
-static void prepare_file(struct uring_sqe *sqe, struct op *op, bool writes)
+static void prepare_file(struct engine *engine, struct uring_sqe *sqe, struct op *op, bool writes)
 {
     /* -1: no offset, or the file's own position (since 5.6). */
     sqe->offset = op->handle->type == PORTIO_FILE ? (uint64_t)op->argument : UINT64_MAX;
@@ -70,6 +70,13 @@ static void prepare_file(struct uring_sqe *sqe, struct op *op, bool writes)
         sqe->opcode = writes ? URING_WRITE : URING_READ;
         sqe->address = address_of(op->buffer);
         sqe->length = transfer_length(op);
+        if (engine->regions == NULL || op->handle->type != PORTIO_FILE)
+            return;
+        op->region = uring_region_enter(engine, op->buffer, sqe->length);
+        if (op->region != 0) {
+            sqe->opcode = writes ? URING_WRITE_FIXED : URING_READ_FIXED;
+            sqe->buffer = op->region - 1;
+        }
     }
 }
 
@@ -89,7 +96,7 @@ static void prepare_sendfile(struct uring_sqe *sqe, struct op *op)
     }
 }
 
-static void prepare(struct uring_sqe *sqe, struct op *op)
+static void prepare(struct engine *engine, struct uring_sqe *sqe, struct op *op)
 {
     sqe->user_data = op->token;
     sqe->fd = op->handle != NULL ? op->handle->fd : -1;
@@ -129,10 +136,10 @@ static void prepare(struct uring_sqe *sqe, struct op *op)
         prepare_sendfile(sqe, op);
         break;
     case PORTIO_READ:
-        prepare_file(sqe, op, false);
+        prepare_file(engine, sqe, op, false);
         break;
     case PORTIO_WRITE:
-        prepare_file(sqe, op, true);
+        prepare_file(engine, sqe, op, true);
         break;
     case PORTIO_SYNC:
         sqe->opcode = URING_FSYNC;
@@ -205,7 +212,7 @@ void uring_issue(portio_port *port, struct op *op)
         engine->waiting_last = op;
         return;
     }
-    prepare(sqe, op);
+    prepare(engine, sqe, op);
     ring_push(&engine->ring);
     atomic_store(&op->state, OP_ISSUED);
 }
@@ -219,7 +226,7 @@ void uring_issue_waiting(portio_port *port)
             struct uring_sqe *sqe = ring_sqe(&engine->ring);
             if (sqe == NULL)
                 return;
-            prepare(sqe, op);
+            prepare(engine, sqe, op);
             ring_push(&engine->ring);
             atomic_store(&op->state, OP_ISSUED);
         }

@@ -259,8 +259,11 @@ static void completion_handle(portio_port *port, const struct uring_cqe *cqe)
         return;
     }
     struct op *op = slots_find(&port->slots, cqe->user_data);
-    if (op != NULL && op->token == cqe->user_data && atomic_load(&op->state) == OP_ISSUED)
+    if (op != NULL && op->token == cqe->user_data && atomic_load(&op->state) == OP_ISSUED) {
+        if (op->region != 0)
+            uring_region_leave(port, op);
         operation_advance(port, op, cqe->res);
+    }
 }
 
 static bool ring_drain(portio_port *port)

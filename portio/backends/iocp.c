@@ -130,6 +130,24 @@ int64_t portio_fileno(portio_port *port)
     return PORTIO_UNSUPPORTED; /* completion ports have no descriptor … */
 }
 
+/* ReadFile and WriteFile have no such thing.  (SetFileIoOverlappedRange is about the OVERLAPPED
+   structures; I/O rings, since Windows 11, have registered buffers, but no completion port.) */
+int portio_region_open(portio_port *port, void *memory, uint64_t length, uint32_t *number)
+{
+    (void)memory, (void)number;
+    int refused = port_enter(port);
+    if (refused != 0)
+        return refused;
+    port_leave(port);
+    return length == 0 ? PORTIO_INVALID : PORTIO_UNSUPPORTED;
+}
+
+int portio_region_close(portio_port *port, uint32_t *number)
+{
+    (void)port, (void)number;
+    return PORTIO_INVALID;
+}
+
 int64_t portio_system_handle(portio_port *port)
 {
     int refused = port_enter(port);

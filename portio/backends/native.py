@@ -76,6 +76,9 @@ class Library(Protocol):
     portio_handle_close: Callable[[CData, int], int]
     portio_handle_abandon: Callable[[CData, int], int]
 
+    portio_region_open: Callable[[CData, CData, int, CData], int]
+    portio_region_close: Callable[[CData, CData], int]
+
     portio_submit: Callable[[CData, CData, int], int]
     portio_submit_one: Callable[[CData, int, int, int, int, CData, int, int], int]
     portio_skipped: Callable[[CData, int], int]

@@ -85,6 +85,8 @@ struct op {
     } u;
     uint32_t heap_index;      /* its place in that heap plus one; 0: not in it */
     uint8_t place;            /* the epoll engine's: where among the helper threads */
+    uint8_t region;           /* io_uring's: of the submission that the kernel has; 0: none
+                                 (port's lock) */
 };
 
 static inline struct parked *op_parked(struct op *op)
