@@ -129,6 +129,14 @@ def _files() -> Iterator[Goal]:
             AT_LEAST,
             {subjects.ASYNCIO_CAIO: 2, subjects.ASYNCIO_CAIO_PLAIN: 2},
         )
+    for state, where in (("cached", "cached"), ("direct", "past the cache")):
+        for depth in (1, 4):
+            yield from _beside(
+                f"1 MiB sequential reads, {where}: CPU",
+                Figure("files", f"read-{state}", subjects.registered_name(depth), "cpu"),
+                AT_MOST,
+                {subjects.files_name("io_uring", depth): None},
+            )
     for work, title in (("read", "1 MiB sequential reads"), ("copy", "copy of a file, 1 MiB")):
         for state, where in (("cached", "cached"), ("cold", "not cached")):
             for backend in subjects.BACKENDS:

@@ -109,6 +109,7 @@ def files_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument("source")
     parser.add_argument("target")
     parser.add_argument("block", type=int)
+    parser.add_argument("--direct", action="store_true", help="past the page cache")
     parser.add_argument("seconds", type=int)
     options = parser.parse_args()
     limit_seconds(options.seconds)

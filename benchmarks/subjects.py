@@ -37,6 +37,11 @@ def files_name(backend: str, depth: int) -> str:
     return f"portio {backend}, {depth} in flight"
 
 
+def registered_name(depth: int) -> str:
+    """Give the name of the same with blocks that the ring knows."""
+    return f"{files_name('io_uring', depth)}, registered"
+
+
 BACKENDS = ("io_uring", "epoll")
 LAZY = {"thread-bound, lazy": ("--lazy",)}
 THREAD_BOUND = {"thread-bound": (), **LAZY}
@@ -173,6 +178,17 @@ FILES = (
             needs=(backend,),
         )
         for backend in BACKENDS
+        for depth in (4, 1)
+    ),
+    *(
+        Subject(
+            registered_name(depth),
+            Program(
+                "benchmarks.ours.files",
+                ("--backend", "io_uring", "--depth", str(depth), "--registered"),
+            ),
+            needs=("io_uring",),
+        )
         for depth in (4, 1)
     ),
     Subject(DD, Program("benchmarks.peers.files", ("--how", "dd")), needs=("dd",)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import mmap
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ class Fetch(portio.Read):
     def __init__(
         self, source: portio.CompletionKey, target: portio.CompletionKey | None, block: int
     ) -> None:
-        self.memory = memoryview(bytearray(block))
+        self.memory = memoryview(mmap.mmap(-1, block))  # on a page, for direct I/O
         super().__init__(source, self.memory)
         self.store = None if target is None else Store(target, self)
 
@@ -65,16 +66,24 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--backend", required=True)
     parser.add_argument("--depth", type=int, required=True)
+    parser.add_argument("--registered", action="store_true")
     options = files_arguments(parser)
     with portio.Port(backend=options.backend, thread_bound=True, lazy_submit=True) as port:
         begin = take_mark()
         with ExitStack() as stack:
-            source = stack.enter_context(portio.open(options.source))
+            direct = options.direct
+            source = stack.enter_context(portio.open(options.source, direct=direct))
             target = None
             if options.work == "copy":
-                target = port.associate(stack.enter_context(portio.open(options.target, "w")))
+                copy = stack.enter_context(portio.open(options.target, "w", direct=direct))
+                target = port.associate(copy)
             key = port.associate(source)
             fetches = [Fetch(key, target, options.block) for _ in range(options.depth)]
+            if options.registered:
+                for fetch in fetches:
+                    known = stack.enter_context(portio.RegisteredBuffer(port, fetch.memory))
+                    if known.error is not None:
+                        raise known.error
             size = source.size()
             total = move(port, fetches, iter(range(0, size, options.block)))
         report(begin, total)

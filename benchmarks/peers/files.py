@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import mmap
 import os
 import resource
 import shutil
@@ -19,7 +20,12 @@ def command(options: argparse.Namespace, source: str) -> list[str]:
     target = options.target if options.work == "copy" else os.devnull
     if options.how == "cp":
         return ["cp", source, target]
-    return ["dd", f"if={source}", f"of={target}", f"bs={options.block}", "status=none"]
+    line = ["dd", f"if={source}", f"of={target}", f"bs={options.block}", "status=none"]
+    if options.direct:
+        line.append("iflag=direct")
+        if options.work == "copy":
+            line.append("oflag=direct")
+    return line
 
 
 def timed(line: list[str]) -> Mark:
@@ -51,11 +57,15 @@ def by_command(options: argparse.Namespace) -> None:
 def by_system_calls(options: argparse.Namespace) -> None:
     """Read into one buffer and write from it, as dd does."""
     begin = take_mark()
-    memory = memoryview(bytearray(options.block))
+    memory = memoryview(mmap.mmap(-1, options.block))  # on a page, for direct I/O
     total = 0
-    with open(options.source, "rb", buffering=0) as source:
+
+    def opener(path: str, flags: int) -> int:
+        return os.open(path, flags | (os.O_DIRECT if options.direct else 0), 0o644)
+
+    with open(options.source, "rb", buffering=0, opener=opener) as source:
         if options.work == "copy":
-            with open(options.target, "wb", buffering=0) as target:
+            with open(options.target, "wb", buffering=0, opener=opener) as target:
                 while count := source.readinto(memory):
                     total += count
                     if target.write(memory[:count]) != count:

@@ -11,7 +11,11 @@ from benchmarks.programs import Sample, run
 
 SIZE, QUICK_SIZE = 256 * MIB, 16 * MIB
 WORKS = {"read": "sequential reads of 1 MiB", "copy": "a copy, in blocks of 1 MiB"}
-STATES = {"cached": "from the page cache", "cold": "not in the page cache"}
+STATES = {
+    "cached": "from the page cache",
+    "cold": "not in the page cache",
+    "direct": "past the page cache",
+}
 
 
 def _source(context: Context) -> Path:
@@ -26,8 +30,9 @@ def _measure(context: Context, case: Case, subject: Subject) -> Sample:
     source, target = _source(context), context.scratch / "whole.copy"
     work, state = str(case.parameters["work"]), str(case.parameters["state"])
     target.unlink(missing_ok=True)  # everybody makes a new file
-    command = subject.program.command(work, source, target, MIB)
-    datafile.evict(source) if state == "cold" else datafile.warm(source)
+    how = ("--direct",) if state == "direct" else ()
+    command = subject.program.command(work, source, target, MIB, *how)
+    datafile.warm(source) if state == "cached" else datafile.evict(source)
     try:
         sample = run(command)
         if sample["count"] != source.stat().st_size:
@@ -49,7 +54,8 @@ WORK = Work(
         "A file of 256 MiB, from one end to the other. CPU is user and system time, all threads, "
         "for each MiB. Nobody waits until the copy is on the disk. dd has the same block size, cp "
         "chooses its own; what the two take with an empty file is left out. Where files can share "
-        "their blocks, cp does not copy them."
+        "their blocks, cp does not copy them. Past the page cache (O_DIRECT) the disk decides how "
+        "fast it is. Registered: the blocks are memory that the ring knows."
     ),
     cases=tuple(
         Case(f"{work}-{state}", f"{what}, {where}", {"work": work, "state": state})
