@@ -3,8 +3,9 @@
 #include "io_uring.h"
 
 #include <errno.h>
-#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char *const feature_names[] = {
@@ -30,9 +31,9 @@ const char *portio_feature_name(uint32_t bit)
     return bit < FEATURE_COUNT ? feature_names[bit] : NULL;
 }
 
-static pthread_mutex_t probe_lock = PTHREAD_MUTEX_INITIALIZER;
-static bool probed;
-static portio_probe the_probe;
+/* What was found, for good; published with release, read with acquire.  There is no lock,
+   which a thread could hold while another one forks: two may look at once, and find the same. */
+static portio_probe *_Atomic known;
 
 /* What fails for want of descriptors or memory says nothing of the system, and
    is asked again. */
@@ -41,14 +42,14 @@ static bool is_passing(int error)
     return error == EMFILE || error == ENFILE || error == ENOMEM || error == EAGAIN;
 }
 
-static void probe_fill(void)
+static void probe_fill(portio_probe *probe)
 {
     struct ring ring;
-    the_probe = (portio_probe){0};
+    *probe = (portio_probe){0};
     int error = ring_open(&ring, 4, 8, 0);
     if (error != 0) {
-        the_probe.error = -error;
-        snprintf(the_probe.failed_call, sizeof the_probe.failed_call, "%s",
+        probe->error = -error;
+        snprintf(probe->failed_call, sizeof probe->failed_call, "%s",
                  ring.features != 0 ? "io_uring_setup: features of Linux 5.11" : "io_uring_setup");
         return;
     }
@@ -60,37 +61,45 @@ static void probe_fill(void)
     bool registers = regions_register(&ring) >= 0;
     ring_close(&ring);
     if (entered < 0) {
-        the_probe.error = -entered;
-        snprintf(the_probe.failed_call, sizeof the_probe.failed_call, "io_uring_enter");
+        probe->error = -entered;
+        snprintf(probe->failed_call, sizeof probe->failed_call, "io_uring_enter");
         return;
     }
     if (registered != -EBADF) {
-        the_probe.error = -registered;
-        snprintf(the_probe.failed_call, sizeof the_probe.failed_call, "io_uring_register");
+        probe->error = -registered;
+        snprintf(probe->failed_call, sizeof probe->failed_call, "io_uring_register");
         return;
     }
-    the_probe.available = 1;
+    probe->available = 1;
     for (uint32_t bit = 0; bit < sizeof feature_flags / sizeof *feature_flags; bit++) {
         if (ring_open(&ring, 1, 2, feature_flags[bit]) == 0) {
-            the_probe.features |= UINT64_C(1) << bit;
+            probe->features |= UINT64_C(1) << bit;
             ring_close(&ring);
         }
     }
     if (features & URING_FEAT_NO_IOWAIT)
-        the_probe.features |= UINT64_C(1) << FEATURE_NO_IOWAIT;
+        probe->features |= UINT64_C(1) << FEATURE_NO_IOWAIT;
     if (registers)
-        the_probe.features |= UINT64_C(1) << FEATURE_REGISTERED_BUFFERS;
+        probe->features |= UINT64_C(1) << FEATURE_REGISTERED_BUFFERS;
 }
 
 void portio_probe_system(portio_probe *probe)
 {
-    pthread_mutex_lock(&probe_lock);
-    if (!probed) {
-        probe_fill();
-        probed = the_probe.available || !is_passing(the_probe.error);
+    const portio_probe *found = atomic_load_explicit(&known, memory_order_acquire);
+    if (found != NULL) {
+        *probe = *found;
+        return;
     }
-    *probe = the_probe;
-    pthread_mutex_unlock(&probe_lock);
+    probe_fill(probe);
+    portio_probe *kept = NULL, *none = NULL;
+    if (probe->available || !is_passing(probe->error))
+        kept = malloc(sizeof *kept);
+    if (kept == NULL)
+        return; /* to be asked again */
+    *kept = *probe;
+    if (!atomic_compare_exchange_strong_explicit(&known, &none, kept, memory_order_release,
+                                                 memory_order_relaxed))
+        free(kept); /* another thread was faster */
 }
 
 uint64_t uring_features(const portio_options *options)

@@ -49,6 +49,11 @@ def test_busy_parent(backend: str) -> None:
     run_quietly("busy_parent", backend)
 
 
+def test_probing_parent(backend: str) -> None:
+    """Nor does one while other threads make their ports."""
+    run_quietly("probing_parent", backend)
+
+
 @kinds
 def test_multiprocessing(backend: str, kind: str) -> None:
     """The fork start method."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import portio
+from portio import backends
 
 HANG = 30  # seconds after which a child counts as hung
 
@@ -24,7 +26,9 @@ def in_child(body: Callable[[], None]) -> None:
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        signal.alarm(HANG)  # ends a child that hangs, also one that hangs in its exit
+        # Ends a child that hangs, also one that hangs in its exit; where, stderr tells.
+        faulthandler.register(signal.SIGALRM, chain=True)
+        signal.alarm(HANG)
         body()
         sys.exit(0)
     _, status = os.waitpid(child, 0)
@@ -215,6 +219,30 @@ def busy_parent(backend: str) -> None:
     for thread in threads:
         thread.join()
     port.close()
+    print("done")
+
+
+def probing_parent(backend: str) -> None:
+    """Fork while threads ask what the system can do, as each new port does."""
+    stop = threading.Event()
+    natives = backends.choose(backend)
+
+    def probe() -> None:
+        for native in natives:
+            native.lib.portio_probe_system(native.ffi.new("portio_probe *"))
+
+    def ask() -> None:
+        while not stop.is_set():
+            probe()
+
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(300):
+        in_child(probe)
+    stop.set()
+    for thread in threads:
+        thread.join()
     print("done")
 
 
