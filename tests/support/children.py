@@ -19,7 +19,7 @@ import pytest
 
 import portio
 from support import control
-from support.system import WINDOWS
+from support.system import WINDOWS, WINE
 from support.watch import LIMIT, wait_until_task_blocked
 
 _TESTS = Path(__file__).parents[1]
@@ -27,6 +27,8 @@ _PORTIO = Path(portio.__file__).parents[1]
 
 OWN_CONSOLE: int = getattr(subprocess, "CREATE_NO_WINDOW", 0)
 """Creation flags of a process that alone hears the Ctrl-C that is pressed for it."""
+
+INTERNAL_ERROR = 1359  # of Windows
 
 KEYS = {"SIGINT": b"i", "SIGBREAK": b"b"}
 
@@ -108,6 +110,27 @@ class Control:
         self._listener.close()
 
 
+def _started(command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+    attempts = 3 if WINE else 1
+    while True:
+        attempts -= 1
+        try:
+            return subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                bufsize=1,
+                creationflags=OWN_CONSOLE,
+            )
+        except OSError as error:
+            # Under load a process of Wine may die before it has begun.
+            if getattr(error, "winerror", None) != INTERNAL_ERROR or not attempts:
+                raise
+
+
 class Child:
     """A script that talks with the test, line by line."""
 
@@ -117,15 +140,8 @@ class Child:
         if self._control is not None:
             launcher += ["-c", Control.RUN]
             changes = {control.VARIABLE: str(self._control.port), **changes}
-        self.process = subprocess.Popen(
-            [*launcher, "-c", textwrap.dedent(source), *map(str, arguments)],
-            env=environment(**changes),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-            creationflags=OWN_CONSOLE,
+        self.process = _started(
+            [*launcher, "-c", textwrap.dedent(source), *map(str, arguments)], environment(**changes)
         )
         self.pid = self.process.pid
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
