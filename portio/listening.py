@@ -53,6 +53,8 @@ CAPACITY = 65536  # of a pipe, in bytes
 #: The ends of the pipe; -1: there is none yet.
 _reader = -1
 _writer = -1
+#: Whether everything that a wait needs has been made.
+_ready = False
 #: What `_put_back` shall put back, the innermost call of `listen` last.
 _formers: list[int] = []
 #: The program's own wakeup descriptor while ours is in place; -1: it has none.
@@ -67,7 +69,7 @@ _put_back: Iterator[int] = map(signal.set_wakeup_fd, iter(_formers.pop, None))
 def listen(port: Engine, token: int, records: CData, limit: int, nanoseconds: int) -> int:
     """portio_wait for `token`, or portio_get when it is 0, for the main thread."""
     global _program  # noqa: PLW0603  (it is the process's, like the wakeup descriptor)
-    if _writer < 0:
+    if not _ready:
         _open()
     reader = _reader
     writer = _writer
@@ -111,15 +113,17 @@ def listen(port: Engine, token: int, records: CData, limit: int, nanoseconds: in
 def _open() -> None:
     if sys.platform == "win32":  # the engine there hears Ctrl-C by itself, and never asks
         return
-    global _reader, _writer, _set  # noqa: PLW0603
-    made = map(os.pipe2, (os.O_NONBLOCK | os.O_CLOEXEC,))
-    try:  # with no call in it: what a handler raises may be an OSError
-        for ends in made:
-            _reader, _writer = ends
-            break
-    except OSError:  # no descriptors left: without it, for now
-        return
+    global _reader, _writer, _ready, _set  # noqa: PLW0603
+    if _writer < 0:  # else a handler has raised between these steps
+        made = map(os.pipe2, (os.O_NONBLOCK | os.O_CLOEXEC,))
+        try:  # with no call in it: what a handler raises may be an OSError
+            for ends in made:
+                _reader, _writer = ends
+                break
+        except OSError:  # no descriptors left: without it, for now
+            return
     _set = map(signal.set_wakeup_fd, repeat(_writer))
+    _ready = True
 
 
 def _pass_on() -> None:
@@ -138,11 +142,12 @@ def _pass_on() -> None:
 
 def _drop_pipe() -> None:
     """In a forked child: the pipe is the parent's."""
-    global _reader, _writer, _set  # noqa: PLW0603
+    global _reader, _writer, _ready, _set  # noqa: PLW0603
     if _writer < 0:
         return
     ends = _reader, _writer
     _reader = _writer = -1
+    _ready = False
     _set = iter(())
     try:
         current = signal.set_wakeup_fd(-1)
