@@ -64,6 +64,9 @@ __all__ = ["TrioPort", "Waiter", "current_port", "port_of", "run"]
 #: What waits for somebody else, as a rule.
 _PATIENT = (Recv, RecvFrom, Accept, Connect, Timer)
 
+#: What may end within its submission.
+_PROMPT = (Read, Send, Write)
+
 T = TypeVar("T")
 
 
@@ -87,9 +90,9 @@ class TrioPort:
         self.lender = Lender()
         self._wake = make_wake(self, backend)
         self._port = self._wake.port
-        #: What may end as it is started, without a packet (`Waiter.start`).  A ring takes the
-        #: sends of many tasks in one call, which saves more than their packets cost.
-        self._prompt = Read if self._port.backend == "io_uring" else (Read, Send, Write)
+        #: Whether sends are put into a ring, which takes those of many tasks in one call.  That
+        #: saves more than their packets cost, if there are many.
+        self._gathers = self._port.backend == "io_uring"
         _by_port[self._port] = self
 
     @property
@@ -351,13 +354,15 @@ class Waiter:
     whatever has to wait has one, success or not.
     """
 
-    __slots__ = ("_operation", "_port", "_prompt", "_wake", "raise_cancel")
+    __slots__ = ("_gathers", "_operation", "_port", "_prompt", "_wake", "raise_cancel")
 
     def __init__(self, port: TrioPort, operation: Operation[Any]) -> None:
         self._port = port
         self._wake = port._wake
         self._operation = operation
-        self._prompt = isinstance(operation, port._prompt)
+        #: Whether it may end as it is started, without a packet; unless it had better not.
+        self._prompt = isinstance(operation, _PROMPT)
+        self._gathers = port._gathers and isinstance(operation, Send)
         #: Set when trio has asked for the end of the wait.
         self.raise_cancel: RaiseCancelT | None = None
 
@@ -372,7 +377,7 @@ class Waiter:
         """
         operation = self._operation
         port = self._port
-        if not self._prompt:
+        if not self._prompt or (self._gathers and self._wake.crowded):
             port._port.submit(operation)
         elif port._port._start(operation):
             if type(operation._outcome) is not int:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DescriptorWake"]
 
+FEW = 2  # packets at a time, up to which each operation had better be a call of its own
+
 
 class _WatchedPort(portio.Port):
     """A port that takes its wake down when it is closed, whoever closes it."""
@@ -74,6 +76,7 @@ class DescriptorWake(trio.abc.Instrument):
         self._dirty = False  # something was submitted that may be complete already
         self._unsent = False  # something may not have been handed over
         self.sleeps = 0
+        self.crowded = False
         self._fetched = False  # packets were fetched since the loop began to sleep
         self._ticker: Task | None = None  # while it can be scheduled
         self.attended = False  # there is a watcher
@@ -107,8 +110,12 @@ class DescriptorWake(trio.abc.Instrument):
         # handed over, and the descriptor tells of what is complete all the same.
 
     def ended(self) -> None:
-        """See `Wake`: the loop does not sleep before that batch, and can look what there is."""
-        self._dirty = True
+        """See `Wake`: the loop does not sleep before that batch, and can look what there is.
+
+        With little to do that is not worth a call of the system: the watcher tells, too.
+        """
+        if self.crowded:
+            self._dirty = True
 
     def close(self) -> None:
         """See `Wake`."""
@@ -182,6 +189,7 @@ class DescriptorWake(trio.abc.Instrument):
             packets = self.port.get_many(MOST, 0)
             self._unsent = True  # the next steps of operations that have not ended
             if packets:
+                self.crowded = len(packets) > FEW
                 self._host.deliver(packets)
             if len(packets) < MOST:
                 return

@@ -34,6 +34,7 @@ class ThreadWake(trio.abc.Instrument):
     #: Always asks `revive`, which refuses other runs: the port itself lets all threads in.
     attended = False
     sleeps = 0
+    crowded = False
 
     def __init__(self, host: Host, backend: str | None) -> None:
         self.token = trio.lowlevel.current_trio_token()
