@@ -57,7 +57,9 @@ def descriptor_of(handle: HandleLike) -> int:
 
     Raises TypeError when it has none by its type, ValueError when it is closed.
     """
-    if isinstance(handle, int):
+    if isinstance(handle, socket.socket):  # the usual case
+        descriptor = index(handle.fileno())
+    elif isinstance(handle, int):
         descriptor = handle
     elif callable(getattr(handle, "fileno", None)):
         descriptor = index(system.descriptor_getter(handle)())
@@ -215,19 +217,27 @@ class CompletionKey(KeyFields):
         self,
         port: Port,
         handle: HandleLike,
+        data: object,
         descriptor: int,
         identity: Identity | None,
         opened: CData,
     ) -> None:
-        """`port` has made `handle` its own; `opened` is the engine's portio_handle."""
+        """`port` has made `handle` its own; `opened` is the engine's portio_handle.
+
+        It sets every field, so that the port needs no `__init__` for a key.
+        """
+        kind = opened.type
+        self.data = data
         self.handle = handle
         self._descriptor = descriptor
         self._identity = identity
         self._id = opened.id
-        self._fits = 1 << opened.type
+        self._fits = 1 << kind
         self._family = opened.family
-        self._number = number_of(handle)
-        self._message_based = opened.type == port._lib.PORTIO_DATAGRAM_SOCKET
+        self._number = handle.fileno if isinstance(handle, socket.socket) else number_of(handle)
+        self._message_based = kind == port._lib.PORTIO_DATAGRAM_SOCKET
+        self._closed = False
+        self._accepting = None
         self._port = port
 
     def lose(self) -> None:

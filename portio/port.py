@@ -32,7 +32,7 @@ from portio.engine import raise_forked
 from portio.files import Handle
 from portio.keys import CompletionKey, HandleLike, descriptor_of
 from portio.operations import numbers
-from portio.registry import identify, registry
+from portio.registry import Identity, identify, identity_of, registry
 from portio.submission import Submission
 
 if TYPE_CHECKING:
@@ -202,26 +202,19 @@ class Port(Submission):
         the owner of a thread-bound port and in a forked child.
         """
         descriptor = descriptor_of(handle)
-        self._carry_out_orphans()
-        key = CompletionKey(data)
+        if self._orphans:
+            self._carry_out_orphans()
+        key = CompletionKey.__new__(CompletionKey)  # `attach` does what `__init__` would
         opened = self._ffi.new("portio_handle *")
         with registry.lock:
-            identity = identify(descriptor)
-            holder, stale = registry.check(descriptor, identity)
-            for lost in stale:
-                lost.lose()
-            if holder is not None and not system.KERNEL_KEEPS_OWNERS:
-                raise _has_owner(handle)
             try:
-                refused = self._lib.portio_handle_open(self._native, descriptor, opened)
-                if refused:
-                    error = self._refusal(refused, f"associating {handle!r}")
-                    if isinstance(error, OSError) and error.errno == errno.EBUSY:
-                        error = _has_owner(handle)
-                    raise error
-                if holder is not None:  # the number was closed behind its back, and is a new one's
-                    holder.lose()
-                key.attach(self, handle, descriptor, identity, opened)
+                if (
+                    descriptor in registry.entries
+                    or self._lib.portio_handle_open(self._native, descriptor, opened)
+                    or (identity := identity_of(opened)) in registry.sockets
+                ):
+                    identity = self._open_by_the_books(handle, descriptor, opened)
+                key.attach(self, handle, data, descriptor, identity, opened)
                 registry.add(descriptor, identity, key)
             except BaseException:
                 if opened.id:
@@ -232,6 +225,33 @@ class Port(Submission):
         if isinstance(handle, Handle):
             handle.attach(key)
         return key
+
+    def _open_by_the_books(
+        self, handle: HandleLike, descriptor: int, opened: CData
+    ) -> Identity | None:
+        """Has the engine open a handle that the registry knows of, or that it has refused.
+
+        `opened` is what the engine has opened already, before it was seen that this is a
+        duplicate: that is undone, because first of all its holder has to be looked at.
+        """
+        if opened.id:
+            self._forget(opened.id)
+            opened.id = 0
+        self._check_thread()
+        holder, stale = registry.check(descriptor, identify(descriptor))
+        for lost in stale:
+            lost.lose()
+        if holder is not None and not system.KERNEL_KEEPS_OWNERS:
+            raise _has_owner(handle)
+        refused = self._lib.portio_handle_open(self._native, descriptor, opened)
+        if refused:
+            error = self._refusal(refused, f"associating {handle!r}")
+            if isinstance(error, OSError) and error.errno == errno.EBUSY:
+                error = _has_owner(handle)
+            raise error
+        if holder is not None:  # the number was closed behind its back, and is a new one's
+            holder.lose()
+        return identity_of(opened)
 
     def disassociate(self, key: CompletionKey) -> None:
         """Gives the handle of `key` back to the program, open; the key becomes a free one.

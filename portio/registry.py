@@ -32,11 +32,10 @@ from typing import TYPE_CHECKING, NewType
 from portio import system
 
 if TYPE_CHECKING:
-    from typing import Self
-
+    from portio.backends.native import CData
     from portio.keys import CompletionKey
 
-__all__ = ["Identity", "Registry", "identify", "registry"]
+__all__ = ["Identity", "Registry", "identify", "identity_of", "registry"]
 
 
 #: What the system knows a file by: device, inode and whether it is a socket, in one number,
@@ -55,6 +54,14 @@ def identify(descriptor: int) -> Identity | None:
     return Identity((device << _INODE_BITS | inode) << 1 | is_socket)
 
 
+def identity_of(opened: CData) -> Identity | None:
+    """The same, as the engine has found it when it made the portio_handle `opened`."""
+    device = opened.device
+    if not device:  # no device has this number: the engine does not tell
+        return None
+    return Identity((device << _INODE_BITS | opened.inode) << 1 | (opened.family != 0))
+
+
 def _is_socket(identity: Identity) -> bool:
     return identity & 1 == 1
 
@@ -64,22 +71,19 @@ class _Entry(weakref.ref["CompletionKey"]):
 
     __slots__ = ("identity",)
 
-    identity: Identity | None
-
-    def __new__(cls, key: CompletionKey, identity: Identity | None) -> Self:
-        entry = super().__new__(cls, key)
-        entry.identity = identity
-        return entry
+    identity: Identity | None  # set by `Registry.add`: a constructor would take twice the time
 
 
 class Registry:
     """Descriptors and the keys that they belong to."""
 
     def __init__(self) -> None:
-        #: Hold it from `check` to `add`.
+        #: Hold it from the look into the books, or `check`, to `add`.
         self.lock = threading.RLock()
-        self._entries: dict[int, _Entry] = {}
-        self._sockets: dict[Identity, int] = {}
+        #: By descriptor.  One that is not in here has no holder, and nothing of it is stale …
+        self.entries: dict[int, _Entry] = {}
+        #: … unless it is a duplicate of one of these sockets: descriptors by identity.
+        self.sockets: dict[Identity | None, int] = {}
 
     def check(
         self, descriptor: int, identity: Identity | None
@@ -91,14 +95,14 @@ class Registry:
         stale: list[CompletionKey] = []
         holder = self._holder(descriptor, stale)
         if holder is None and identity is not None and _is_socket(identity):
-            duplicate = self._sockets.get(identity)
+            duplicate = self.sockets.get(identity)
             if duplicate is not None:
                 holder = self._holder(duplicate, stale)
         return holder, stale
 
     def _holder(self, descriptor: int, stale: list[CompletionKey]) -> CompletionKey | None:
         """The key that holds `descriptor`; drops the entry when none does any more."""
-        entry = self._entries.get(descriptor)
+        entry = self.entries.get(descriptor)
         if entry is None:
             return None
         key = entry()
@@ -110,16 +114,17 @@ class Registry:
         return None
 
     def add(self, descriptor: int, identity: Identity | None, key: CompletionKey) -> None:
-        """Enters `key`; `check` has said that nobody holds `descriptor`."""
-        self.remove(descriptor)
-        self._entries[descriptor] = _Entry(key, identity)
+        """Enters `key`; nobody holds `descriptor`, or its holder gives way to the new key."""
+        entry = _Entry(key)
+        entry.identity = identity
+        self.entries[descriptor] = entry
         if identity is not None and _is_socket(identity):
-            self._sockets[identity] = descriptor
+            self.sockets[identity] = descriptor
 
     def lost_by(self, port: object) -> list[CompletionKey]:
         """The keys of `port` whose handles were closed behind our back."""
         with self.lock:
-            keys = [(descriptor, entry()) for descriptor, entry in self._entries.items()]
+            keys = [(descriptor, entry()) for descriptor, entry in self.entries.items()]
         return [
             key
             for descriptor, key in keys
@@ -129,21 +134,21 @@ class Registry:
     def remove(self, descriptor: int, key: CompletionKey | None = None) -> None:
         """Drops the entry of `descriptor`, if there is one (and it is `key`'s)."""
         with self.lock:
-            entry = self._entries.get(descriptor)
+            entry = self.entries.get(descriptor)
             if entry is None or (key is not None and entry() is not key):
                 return
-            del self._entries[descriptor]
-            if entry.identity is not None and self._sockets.get(entry.identity) == descriptor:
-                del self._sockets[entry.identity]
+            del self.entries[descriptor]
+            if entry.identity is not None and self.sockets.get(entry.identity) == descriptor:
+                del self.sockets[entry.identity]
 
     def forget_all(self) -> None:
         """Makes the registry new, for a forked child, whose ports are the parent's."""
         self.lock = threading.RLock()  # a thread that does not exist here may hold it
-        self._entries = {}
-        self._sockets = {}
+        self.entries = {}
+        self.sockets = {}
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
 
 #: The registry of this process.  `lifetime` makes a new one in a forked child.

@@ -37,6 +37,8 @@ int portio_handle_open(portio_port *port, int64_t descriptor, portio_handle *out
             out->id = handle->id;
             out->type = handle->type;
             out->family = handle->family;
+            out->device = handle->device;
+            out->inode = handle->inode;
         }
     }
     port_leave(port);

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+import portio
 from portio.registry import Registry, identify
 from support import handles
 from support.marks import needs_chosen_numbers
 from support.system import WINDOWS
+from support.watch import LIMIT
 
 the_kernel_knows = pytest.mark.skipif(
     WINDOWS, reason="what a handle is, and whether a port has it, the kernel itself knows there"
@@ -142,7 +144,7 @@ def test_it_does_not_grow_with_descriptors_that_are_used_again(registry: Registr
             keys.append(key)
             key.open = False
     assert len(registry) <= 1
-    assert len(registry._sockets) <= 1
+    assert len(registry.sockets) <= 1
 
 
 def test_a_forked_child_begins_anew(registry: Registry, sock: socket.socket) -> None:
@@ -151,3 +153,38 @@ def test_a_forked_child_begins_anew(registry: Registry, sock: socket.socket) -> 
     registry.forget_all()
     assert check(registry, sock.fileno()) == (None, [])
     assert key.open
+
+
+def test_the_engine_identifies_a_handle_alike(backend: str) -> None:
+    """What `Port.associate` enters is what a later look at the descriptor is compared with."""
+    ours, peer = socket.socketpair()
+    reader, writer = handles.open_pipe()
+    try:
+        with portio.Port(backend=backend) as port:
+            for descriptor in (ours.fileno(), reader, writer):
+                assert port.associate(descriptor)._identity == identify(descriptor)
+    finally:
+        handles.close(reader)
+        handles.close(writer)
+        ours.close()
+        peer.close()
+
+
+@the_kernel_knows
+def test_a_duplicate_that_was_opened_already_is_released(backend: str) -> None:
+    """The engine opens it before its identity is known; nothing of that is left."""
+    ours, peer = socket.socketpair()
+    with ours, peer, portio.Port(backend=backend) as port, portio.Port(backend=backend) as other:
+        key = port.associate(ours)
+        for refuses in (port, other):
+            with ours.dup() as copy, pytest.raises(OSError, match="belongs to a port already"):
+                refuses.associate(copy)
+        receive = portio.Recv(key, bytearray(1))
+        port.submit(receive)
+        peer.send(b"x")
+        done = port.get(LIMIT)
+        assert done is not None
+        assert done.operation is receive
+        port.disassociate(key)
+        with ours.dup() as copy:
+            other.associate(copy).close()
