@@ -40,7 +40,12 @@ class Outcome:
     __slots__ = ("error", "last", "more", "nbytes", "queued", "value")
 
     def __init__(
-        self, error: int, nbytes: int, value: Any, *, more: bool = False, queued: bool = True
+        self,
+        error: int,
+        nbytes: int,
+        value: Any,
+        more: bool = False,  # noqa: FBT001, FBT002 (keywords take longer)
+        queued: bool = True,  # noqa: FBT001, FBT002
     ) -> None:
         #: The system's error; 0 for success.
         self.error = error
@@ -52,7 +57,7 @@ class Outcome:
         self.more = more
         #: Whether it went through the port's queue.
         self.queued = queued
-        #: The completion that `Operation.wait` gave, if somebody still has it.
+        #: The completion that `Operation.wait` gave, if somebody still has it; else None.
         self.last: weakref.ref[Completion[Any]] | None = None
 
 

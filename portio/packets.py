@@ -261,8 +261,10 @@ class PacketQueue(Turns):
             completion._outcome = None
         else:
             outcome = self._outcome_of(entry, nbytes, status)
-            silent = entry[6] == QUIET and not outcome.error
-            outcome.last = weakref.ref(completion)
+            if entry[6] == UNQUEUED:
+                outcome.last = weakref.ref(completion)
+            else:
+                silent = entry[6] == QUIET and not outcome.error
             completion.nbytes = outcome.nbytes
             completion._outcome = outcome
             if outcome.more:
@@ -282,11 +284,11 @@ class PacketQueue(Turns):
 
     def _outcome_of(self, entry: Entry, nbytes: int, status: int) -> Outcome:
         """What there is to say of a record besides its bytes."""
-        _, _, settle, _, _, _, mode = entry
+        settle = entry[2]
         error = status & ERROR_MASK
-        more = bool(status >> 32 & self._lib.PORTIO_MORE)
+        more = status != error and bool(status >> 32 & self._lib.PORTIO_MORE)
         moved, value = settle(nbytes, error) if settle is not None else (nbytes, nbytes)
-        return Outcome(error, moved, value, more=more, queued=mode != UNQUEUED)
+        return Outcome(error, moved, value, more, entry[6] != UNQUEUED)
 
     def _take_posted(
         self, out: Completions, token: int, completion: Completion[Any] | None

@@ -11,6 +11,7 @@ submission, which may be in another thread and more than once.
 from __future__ import annotations
 
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from portio import addresses
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from portio.engine import Engine
     from portio.files import Handle
     from portio.keys import CompletionKey, HasFileno
-    from portio.operations.base import Entry
+    from portio.operations.base import Entry, Settle
     from portio.unqueued import UnqueuedOperations
 
 __all__ = ["Accept", "Connect", "Recv", "RecvFrom", "Send", "SendFile", "SendTo", "Shutdown"]
@@ -83,8 +84,7 @@ class Accept(Operation["socket.socket"]):
             or key._number() != key._descriptor
         ):
             raise unusable_key(self, port, "a socket")
-        settle = _Accepting(key.accepting_form()).settle
-        entry = self, key, settle, None, token, port, mode
+        entry = self, key, _accepting(key), None, token, port, mode
         flags = mode
         if self.multishot:
             flags |= numbers.MULTISHOT
@@ -96,7 +96,7 @@ class Accept(Operation["socket.socket"]):
     def _next_turn(self, entry: Entry, token: int) -> Entry:
         _, key, _, _, _, port, mode = entry
         assert key is not None
-        return self, key, _Accepting(key.accepting_form()).settle, None, token, port, mode
+        return self, key, _accepting(key), None, token, port, mode
 
 
 class Connect(ExtendedOperation[None]):
@@ -417,27 +417,25 @@ class SendFile(ExtendedOperation[int]):
         return (entry, request), (null, null, descriptor)
 
 
-class _Accepting:
-    """Makes the socket of an accepted descriptor, so that it can not be lost.
+def _accepting(key: CompletionKey) -> Settle:
+    """How to settle an accept: with a socket that can not be lost.
 
     The object exists from the submission on.  If a signal interrupts the port
-    right after `settle`, it is not collected, and its connection not closed;
-    `settle` is called again, and storing the same descriptor does no harm.
+    right after it got its descriptor, it is not collected, and its connection not closed;
+    it is settled again, and storing the same descriptor does no harm.
     """
+    return partial(_settle_accept, socket.socket.__new__(socket.socket), key.accepting_form())
 
-    __slots__ = ("_form", "_socket")
 
-    def __init__(self, form: tuple[int, int, int]) -> None:
-        self._form = form
-        self._socket = socket.socket.__new__(socket.socket)
-
-    def settle(self, nbytes: int, error: int) -> tuple[int, socket.socket | None]:
-        """The record's nbytes are the descriptor."""
-        if error:
-            return 0, None
-        family, kind, protocol = self._form
-        socket.socket.__init__(self._socket, family, kind, protocol, fileno=nbytes)
-        return 0, self._socket
+def _settle_accept(
+    accepted: socket.socket, form: tuple[int, int, int], nbytes: int, error: int
+) -> tuple[int, socket.socket | None]:
+    """The record's nbytes are the descriptor."""
+    if error:
+        return 0, None
+    family, kind, protocol = form
+    socket.socket.__init__(accepted, family, kind, protocol, nbytes)
+    return 0, accepted
 
 
 class _Sender:
