@@ -173,6 +173,7 @@ class SocketListener(Owner, trio.abc.Listener[SocketStream]):
         if not _listens(socket):
             raise ValueError("SocketListener requires a listening socket")
         super().__init__(socket, on)
+        self._patient = True  # whether the next connection is likely to be still on its way
 
     @enable_ki_protection
     async def accept(self) -> SocketStream:
@@ -187,10 +188,13 @@ class SocketListener(Owner, trio.abc.Listener[SocketStream]):
         while True:
             if self._closed:
                 await self._refuse()
+            port = self._port
+            sleeps = port.sleeps
             try:
-                done = await self._port.complete(Accept(self._key))
+                done = await port.complete(Accept(self._key), patient=self._patient)
+                self._patient = port.sleeps != sleeps  # connections that have come wait in a row
                 if done.error is None:
-                    return adopt(SocketStream, done.result(), self._port)
+                    return adopt(SocketStream, done.result(), port)
             except (PortClosedError, ValueError) as error:
                 await self._refused(error)
             assert done.error is not None
