@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from portio.engine import Engine
     from portio.port import Port
 
-__all__ = ["CompletionKey", "HandleLike", "HasFileno", "descriptor_of"]
+__all__ = ["AcceptingForm", "CompletionKey", "HandleLike", "HasFileno", "descriptor_of"]
 
 
 class HasFileno(Protocol):
@@ -47,6 +47,9 @@ class HasFileno(Protocol):
         """The descriptor."""
         ...
 
+
+#: Class, family, type and protocol of the sockets that a listener accepts.
+AcceptingForm: TypeAlias = "tuple[type[socket.socket], int, int, int]"
 
 #: What can be associated with a port.
 HandleLike: TypeAlias = "socket.socket | Handle | int | HasFileno"
@@ -102,7 +105,7 @@ class CompletionKey(KeyFields):
     _descriptor: int
     _identity: Identity | None
     _closed: bool
-    _accepting: tuple[int, int, int] | None  # family, type and protocol of what it accepts
+    _accepting: AcceptingForm | None  # what it accepts
 
     def __init__(self, data: object = None) -> None:
         self.data = data
@@ -147,10 +150,10 @@ class CompletionKey(KeyFields):
                 return
             self._closed = True
             port, self._port = self._port, None
-        handle, self.handle = self.handle, None
-        if port is None or handle is None:
-            return
-        registry.remove(self._descriptor, self)
+            handle, self.handle = self.handle, None
+            if port is None or handle is None:
+                return
+            registry.remove(self._descriptor, self)
         if not _still_means(handle, self._descriptor, self._identity):
             port._abandon(self._id)
         elif isinstance(handle, socket.socket):
@@ -257,16 +260,19 @@ class CompletionKey(KeyFields):
         self._descriptor = -1
         self._accepting = None
 
-    def accepting_form(self) -> tuple[int, int, int]:
-        """Family, type and protocol of the sockets that this one accepts."""
+    def accepting_form(self, made: type[socket.socket] = socket.socket) -> AcceptingForm:
+        """What the sockets are that this one accepts.
+
+        Who asks first says of which class they are `made`.
+        """
         form = self._accepting
         if form is None:
             handle = self.handle
             if isinstance(handle, socket.socket):
-                form = handle.family, handle.type, handle.proto
+                form = made, handle.family, handle.type, handle.proto
             else:
                 kind = socket.SOCK_SEQPACKET if self._message_based else socket.SOCK_STREAM
-                form = self._family, kind, 0
+                form = made, self._family, kind, 0
             self._accepting = form
         return form
 
@@ -294,6 +300,8 @@ def _has_number(handle: HandleLike, descriptor: int) -> bool:
     if isinstance(handle, int):
         return handle == descriptor
     try:
+        if isinstance(handle, socket.socket):
+            return handle.fileno() == descriptor
         return system.descriptor_getter(handle)() == descriptor
     except (OSError, ValueError):  # what closed files raise
         return False

@@ -16,6 +16,10 @@ Sockets are also known by their identity, which no two sockets share: a duplicat
 (`socket.dup`) of a socket that belongs to a port is refused like the socket.
 Files and pipes have no such identity; a duplicate of theirs goes undetected.
 
+The usual case is a number that has no entry, and no duplicate.  `Port.associate` sees that
+by itself, in `entries` and `sockets`, with the identity that the engine has found as it
+opened the handle; `check` is for all others, before the engine opens it.
+
 Locking.  `lock` is held from the look into the registry until the new entry is
 in it; the system's association happens in between, so two threads cannot both
 succeed.  It is an RLock: a collection that starts under it may run a destructor
@@ -132,14 +136,16 @@ class Registry:
         ]
 
     def remove(self, descriptor: int, key: CompletionKey | None = None) -> None:
-        """Drops the entry of `descriptor`, if there is one (and it is `key`'s)."""
-        with self.lock:
-            entry = self.entries.get(descriptor)
-            if entry is None or (key is not None and entry() is not key):
-                return
-            del self.entries[descriptor]
-            if entry.identity is not None and self.sockets.get(entry.identity) == descriptor:
-                del self.sockets[entry.identity]
+        """Drops the entry of `descriptor`, if there is one (and it is `key`'s).
+
+        Whoever calls holds the lock.
+        """
+        entry = self.entries.get(descriptor)
+        if entry is None or (key is not None and entry() is not key):
+            return
+        del self.entries[descriptor]
+        if self.sockets.get(entry.identity) == descriptor:
+            del self.sockets[entry.identity]
 
     def forget_all(self) -> None:
         """Makes the registry new, for a forked child, whose ports are the parent's."""

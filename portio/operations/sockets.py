@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from portio.buffers import Buffers
     from portio.engine import Engine
     from portio.files import Handle
-    from portio.keys import CompletionKey, HasFileno
+    from portio.keys import AcceptingForm, CompletionKey, HasFileno
     from portio.operations.base import Entry, Settle
     from portio.unqueued import UnqueuedOperations
 
@@ -424,16 +424,17 @@ def _accepting(key: CompletionKey) -> Settle:
     right after it got its descriptor, it is not collected, and its connection not closed;
     it is settled again, and storing the same descriptor does no harm.
     """
-    return partial(_settle_accept, socket.socket.__new__(socket.socket), key.accepting_form())
+    form = key.accepting_form()
+    return partial(_settle_accept, form[0].__new__(form[0]), form)
 
 
 def _settle_accept(
-    accepted: socket.socket, form: tuple[int, int, int], nbytes: int, error: int
+    accepted: socket.socket, form: AcceptingForm, nbytes: int, error: int
 ) -> tuple[int, socket.socket | None]:
     """The record's nbytes are the descriptor."""
     if error:
         return 0, None
-    family, kind, protocol = form
+    _, family, kind, protocol = form
     socket.socket.__init__(accepted, family, kind, protocol, nbytes)
     return 0, accepted
 
