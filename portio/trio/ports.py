@@ -245,10 +245,13 @@ class TrioPort:
         return self._port.associate(handle, data)
 
     @enable_ki_protection
-    def close_key(self, key: CompletionKey) -> None:
-        """Closes a key of this port, `CompletionKey.close`, and has its operations end."""
+    def close_key(self, key: CompletionKey, *, idle: bool = False) -> None:
+        """Closes a key of this port, `CompletionKey.close`, and has its operations end.
+
+        `idle` says that there are none, as far as the caller knows.  It only matters for speed.
+        """
         key.close()
-        self._wake.submitted(False)
+        self._wake.submitted(idle)
 
     # ---- the end ----
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket as sockets  # `socket` is an attribute and an argument here
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 from weakref import ref
 
 import trio
@@ -16,6 +15,8 @@ from portio.operations import Accept, Recv, Send, Shutdown
 from portio.trio.streams import Receiving, Resource, Sending
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from typing_extensions import Buffer
 
     from portio.trio.ports import TrioPort
@@ -35,6 +36,8 @@ FAILED_EARLY = {
     if hasattr(errno, name)
 }
 
+_HAS_NOTSENT_LOWAT = hasattr(sockets, "TCP_NOTSENT_LOWAT")
+
 
 class _Held(sockets.socket):
     """The socket of a stream or a listener: to close it is to close that.
@@ -50,10 +53,14 @@ class _Held(sockets.socket):
         """The same socket: until `take` or `detach`, the number is that of both."""
         return cls(given.family, given.type, given.proto, fileno=given.fileno())
 
-    def take(self, given: sockets.socket, holder: Owner) -> None:
-        """Takes it from `given`, for `holder`, which is not kept alive by it."""
-        given.detach()
+    def serve(self, holder: Owner) -> None:
+        """From now on it is the socket of `holder`, which is not kept alive by it."""
         self._holder = ref(holder)
+
+    def take(self, given: sockets.socket, holder: Owner) -> None:
+        """Takes it from `given`, for `holder`."""
+        given.detach()
+        self.serve(holder)
         if self.gettimeout() != given.gettimeout():
             self.settimeout(given.gettimeout())
 
@@ -82,6 +89,23 @@ class Owner(Resource):
             raise
         held.take(socket, self)
 
+    @classmethod
+    def _of(cls, accepted: _Held, on: TrioPort) -> Self:
+        """What owns a socket that nobody else knows; closes it when that fails."""
+        self = cls.__new__(cls)
+        try:
+            super(Owner, self).__init__(accepted, on)
+            self.socket = accepted
+            accepted.serve(self)
+            self._prepare_socket()
+        except BaseException:
+            accepted.close()
+            raise
+        return self
+
+    def _prepare_socket(self) -> None:
+        """Sets the options of the socket."""
+
 
 class SocketStream(Owner, Sending, Receiving, trio.abc.HalfCloseableStream):
     """A connected stream socket.
@@ -100,10 +124,15 @@ class SocketStream(Owner, Sending, Receiving, trio.abc.HalfCloseableStream):
     def __init__(self, socket: sockets.socket, *, on: TrioPort | None = None) -> None:
         _check_stream(socket, type(self))
         super().__init__(socket, on)
-        with suppress(OSError):  # no TCP
+        self._prepare_socket()
+
+    def _prepare_socket(self) -> None:
+        try:
             self.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
-            if hasattr(sockets, "TCP_NOTSENT_LOWAT"):
+            if _HAS_NOTSENT_LOWAT:
                 self.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NOTSENT_LOWAT, 2**14)
+        except OSError:  # no TCP
+            pass
 
     def _make_receive(self) -> Recv:
         return Recv(self._key, b"")
@@ -168,11 +197,14 @@ class SocketListener(Owner, trio.abc.Listener[SocketStream]):
     `Port.associate` raises.
     """
 
+    _receiving = True  # by any number of tasks; nobody counts them
+
     def __init__(self, socket: sockets.socket, *, on: TrioPort | None = None) -> None:
         _check_stream(socket, type(self))
         if not _listens(socket):
             raise ValueError("SocketListener requires a listening socket")
         super().__init__(socket, on)
+        self._key.accepting_form(_Held)
         self._patient = True  # whether the next connection is likely to be still on its way
 
     @enable_ki_protection
@@ -189,12 +221,15 @@ class SocketListener(Owner, trio.abc.Listener[SocketStream]):
             if self._closed:
                 await self._refuse()
             port = self._port
-            sleeps = port.sleeps
+            sleeps, patient = port.sleeps, self._patient
             try:
-                done = await port.complete(Accept(self._key), patient=self._patient)
-                self._patient = port.sleeps != sleeps  # connections that have come wait in a row
+                done = await port.complete(Accept(self._key), patient=patient)
+                # Connections come in bursts.  If the loop slept for this one although it was
+                # not told to, it had to wait, and so will the next.  If it was told to, nobody
+                # knows: then the next one tries.
+                self._patient = port.sleeps != sleeps and not patient
                 if done.error is None:
-                    return adopt(SocketStream, done.result(), port)
+                    return SocketStream._of(cast("_Held", done.result()), port)
             except (PortClosedError, ValueError) as error:
                 await self._refused(error)
             assert done.error is not None

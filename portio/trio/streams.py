@@ -48,6 +48,8 @@ class Resource(trio.abc.AsyncResource):
 
     #: Whether trio can wait for the handle besides.
     _watchable = True
+    # Whether a task sends, or receives.
+    _sending = _receiving = False
 
     def __init__(self, handle: HandleLike, on: TrioPort | None) -> None:
         self._port = current_port() if on is None else on
@@ -64,15 +66,16 @@ class Resource(trio.abc.AsyncResource):
         if self._closed:
             return
         port = self._port
-        if not port.closed:
+        is_open = not port.closed
+        if is_open:
             port.check_run()
         self._closed = True
         key = self._key
         try:
-            if self._watchable and not port.closed and key.means(key._descriptor):
+            if self._watchable and is_open and key.means(key._descriptor):
                 trio.lowlevel.notify_closing(key._descriptor)
         finally:
-            port.close_key(key)
+            port.close_key(key, idle=not self._sending and not self._receiving)
 
     @enable_ki_protection
     async def aclose(self) -> None:

@@ -199,6 +199,47 @@ async def test_a_close_that_fails_closes(
 
 
 @in_trio
+async def test_an_accepted_stream_is_closed_through_its_socket(
+    trio_port: MakePort, net: Net
+) -> None:
+    """Its socket is made for it as it is accepted."""
+    async with trio_port() as port:
+        (listener,) = await open_tcp_listeners(0, host="127.0.0.1", on=port)
+        client = net.client(listener.socket)
+        async with listener, await listener.accept() as stream, trio.open_nursery() as nursery:
+            assert type(stream.socket) is type(listener.socket)
+            assert stream.socket.family == client.family
+            assert not stream.socket.get_inheritable()
+            assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+            async def receive() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await stream.receive_some()
+
+            nursery.start_soon(receive)
+            await wait_all_tasks_blocked()
+            stream.socket.close()
+        assert client.recv(1) == b""
+
+
+@in_trio
+async def test_an_accepted_socket_that_cannot_be_prepared_is_closed(
+    trio_port: MakePort, net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("no option")
+
+    async with trio_port() as port:
+        (listener,) = await open_tcp_listeners(0, host="127.0.0.1", on=port)
+        client = net.client(listener.socket)
+        monkeypatch.setattr(SocketStream, "setsockopt", refuse)
+        async with listener:
+            with pytest.raises(ValueError, match="no option"):
+                await listener.accept()
+        assert client.recv(1) == b""
+
+
+@in_trio
 async def test_sockets_that_cannot_be_taken_over_are_closed(
     trio_port: MakePort, net: Net, monkeypatch: pytest.MonkeyPatch
 ) -> None:
