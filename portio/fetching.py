@@ -44,7 +44,9 @@ class Fetcher:
             try:
                 count = c_get(port._native, self._records, ARRAY, FOREVER)
                 if count > 0:
-                    return numbers[: 3 * count]
+                    records = numbers[: 3 * count]
+                    numbers[0] = 0  # what comes next finds nothing of them
+                    return records
             except BaseException:
                 port._rescue([], salvaged(numbers, ARRAY))
                 raise

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from portio.backends.native import CData, Native
+    from portio.registered import Region
 
 __all__ = ["Port"]
 
@@ -78,6 +79,7 @@ class Port(Submission):
         "_orphans",
         "_owner_native_id",
         "_owner_thread",
+        "_regions",
     )
 
     def __init__(
@@ -103,8 +105,9 @@ class Port(Submission):
         self._owner_thread = threading.current_thread() if thread_bound else None
         self._owner_native_id = threading.get_native_id()
         #: What the owner has yet to do for keys and buffers that ended in other threads.
-        #: The last of the three lives as long.
-        self._orphans: deque[tuple[Callable[[CData, Any], int], Any, object]] = deque()
+        self._orphans: deque[tuple[Callable[[Port, Any], object], Any]] = deque()
+        #: The registered buffers that the engine may know (registered.py).
+        self._regions: dict[int, Region] = {}
         for native in natives:
             self._lib = native.lib  # for refusals
             try:
@@ -315,6 +318,7 @@ class Port(Submission):
                     raise self._refusal(refused, "closing the port")
                 self._closed = True
             self._drop_packets()  # again, if a signal has interrupted it before
+            self._end_orphans()
 
     def __enter__(self) -> Self:
         if self._forked:
@@ -370,7 +374,7 @@ class Port(Submission):
         lib = self._lib
         refused = lib.portio_handle_release(self._native, handle)
         if refused == lib.PORTIO_WRONG_THREAD:
-            self._orphans.append((lib.portio_handle_release, handle, None))
+            self._orphans.append((_release, handle))
         elif refused == lib.PORTIO_UNSUPPORTED:  # it stays this port's, but open, and nobody's key
             lib.portio_handle_abandon(self._native, handle)
 
@@ -381,26 +385,25 @@ class Port(Submission):
         lib = self._lib
         if lib.portio_handle_abandon(self._native, handle) == lib.PORTIO_WRONG_THREAD:
             # Cancelling is all that other threads may do; the owner does the rest.
-            self._orphans.append((lib.portio_handle_abandon, handle, None))
+            self._orphans.append((_abandon, handle))
             for token, entry in self._pending.copy().items():
                 key = entry[1] if entry[0] is not None else None
                 if key is not None and key._id == handle:
                     lib.portio_cancel(self._native, token)
 
-    def _forget_region(self, number: CData, memory: object) -> None:
-        """A registered buffer was collected: its memory must not be known any longer."""
-        if self._forked or self._closed:
-            return
-        lib = self._lib
-        if lib.portio_region_close(self._native, number) == lib.PORTIO_WRONG_THREAD:
-            self._orphans.append((lib.portio_region_close, number, memory))
-
     def _carry_out_orphans(self) -> None:
         self._check_thread()
-        while self._orphans:
-            action, what, kept = self._orphans.popleft()
-            action(self._native, what)
-            del kept
+        self._end_orphans()
+
+    def _end_orphans(self) -> None:
+        """Each goes when it is done: a signal handler may raise, and it is done again."""
+        orphans = self._orphans
+        while orphans:
+            orphan = orphans[0]
+            action, what = orphan
+            action(self, what)
+            if orphans and orphans[0] is orphan:  # else a handler was here meanwhile
+                orphans.popleft()
 
     def _close_descriptor(self, key: CompletionKey, close: Callable[[int], object]) -> None:
         """Has the engine close the descriptor of `key`; `close` does it if the port is closed."""
@@ -410,6 +413,14 @@ class Port(Submission):
         close(key._descriptor)
         if refused != self._lib.PORTIO_CLOSED:
             raise self._refusal(refused, repr(key))
+
+
+def _release(port: Port, handle: int) -> None:
+    port._lib.portio_handle_release(port._native, handle)
+
+
+def _abandon(port: Port, handle: int) -> None:
+    port._lib.portio_handle_abandon(port._native, handle)
 
 
 class Blocking:

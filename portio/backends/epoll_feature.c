@@ -1,10 +1,10 @@
 /* What this kernel offers beyond the epoll of Linux 2.6.28, found by asking it:
    a system-call filter may refuse what the version promises. */
 #include "epoll.h"
+#include "probe.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
 #include <sys/sendfile.h>
@@ -29,12 +29,9 @@ const char *portio_feature_name(uint32_t bit)
     return bit < FEATURE_COUNT ? feature_names[bit] : NULL;
 }
 
-static pthread_once_t probed = PTHREAD_ONCE_INIT;
-static portio_probe the_probe;
-
-static void feature_found(enum epoll_feature feature)
+static void feature_found(portio_probe *probe, enum epoll_feature feature)
 {
-    the_probe.features |= UINT64_C(1) << feature;
+    probe->features |= UINT64_C(1) << feature;
 }
 
 /* True: the kernel knows the call; what it says of our arguments is no matter. */
@@ -43,7 +40,7 @@ static bool call_exists(int64_t result)
     return result >= 0 || (errno != ENOSYS && errno != EPERM && errno != EACCES);
 }
 
-static void probe_pipes(void)
+static void probe_pipes(portio_probe *probe)
 {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0)
@@ -53,17 +50,17 @@ static void probe_pipes(void)
     /* EAGAIN, or EOPNOTSUPP before pipes had it (6.4): some files have it.  A
        kernel older than the flag says EOPNOTSUPP for every file. */
     if (call_exists(abi_preadv2(ends[0], &vector, 1, -1, ABI_RWF_NOWAIT)))
-        feature_found(FEATURE_NOWAIT);
+        feature_found(probe, FEATURE_NOWAIT);
     if (abi_pwritev2(ends[1], &vector, 1, -1, ABI_RWF_NOSIGNAL) == 1)
-        feature_found(FEATURE_NOSIGNAL);
+        feature_found(probe, FEATURE_NOSIGNAL);
     /* A pipe is no source that sendfile takes, so this moves nothing. */
     if (call_exists(sendfile(ends[1], ends[0], NULL, 0)))
-        feature_found(FEATURE_SENDFILE);
+        feature_found(probe, FEATURE_SENDFILE);
     close(ends[0]);
     close(ends[1]);
 }
 
-static const char *probe_parts(int *set, int *other)
+static const char *probe_parts(portio_probe *probe, int *set, int *other)
 {
     *set = epoll_create1(EPOLL_CLOEXEC);
     if (*set < 0)
@@ -82,35 +79,36 @@ static const char *probe_parts(int *set, int *other)
         return "epoll_wait";
     struct timespec now = {0, 0};
     if (call_exists(abi_epoll_pwait2(*set, &event, 1, &now)))
-        feature_found(FEATURE_PWAIT2);
+        feature_found(probe, FEATURE_PWAIT2);
     return NULL;
 }
 
-static void probe_once(void)
+static bool probe_look(portio_probe *probe)
 {
     int set = -1, other = -1;
-    const char *failed = probe_parts(&set, &other);
+    const char *failed = probe_parts(probe, &set, &other);
     if (failed != NULL) {
-        the_probe.error = errno;
-        snprintf(the_probe.failed_call, sizeof the_probe.failed_call, "%s", failed);
+        probe->error = errno;
+        snprintf(probe->failed_call, sizeof probe->failed_call, "%s", failed);
     } else {
-        the_probe.available = 1;
-        probe_pipes();
+        probe->available = 1;
+        probe_pipes(probe);
     }
     if (other >= 0)
         close(other);
     if (set >= 0)
         close(set);
+    return probe->available || !probe_is_passing(probe->error);
 }
 
 void portio_probe_system(portio_probe *probe)
 {
-    pthread_once(&probed, probe_once);
-    *probe = the_probe;
+    probe_once(probe, probe_look);
 }
 
 uint64_t epoll_features(const portio_options *options)
 {
-    pthread_once(&probed, probe_once);
-    return the_probe.features & ~options->disabled_features;
+    portio_probe probe;
+    portio_probe_system(&probe);
+    return probe.features & ~options->disabled_features;
 }

@@ -1,11 +1,10 @@
 /* What this kernel's io_uring can do beyond the 5.15 that is required, found by
    asking it: a setup flag that it does not know is EINVAL. */
 #include "io_uring.h"
+#include "probe.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const char *const feature_names[] = {
@@ -31,44 +30,33 @@ const char *portio_feature_name(uint32_t bit)
     return bit < FEATURE_COUNT ? feature_names[bit] : NULL;
 }
 
-/* What was found, for good; published with release, read with acquire.  There is no lock,
-   which a thread could hold while another one forks: two may look at once, and find the same. */
-static portio_probe *_Atomic known;
-
-/* What fails for want of descriptors or memory says nothing of the system, and
-   is asked again. */
-static bool is_passing(int error)
-{
-    return error == EMFILE || error == ENFILE || error == ENOMEM || error == EAGAIN;
-}
-
-static void probe_fill(portio_probe *probe)
+/* Whether it holds for good. */
+static bool probe_look(portio_probe *probe)
 {
     struct ring ring;
-    *probe = (portio_probe){0};
     int error = ring_open(&ring, 4, 8, 0);
     if (error != 0) {
         probe->error = -error;
         snprintf(probe->failed_call, sizeof probe->failed_call, "%s",
                  ring.features != 0 ? "io_uring_setup: features of Linux 5.11" : "io_uring_setup");
-        return;
+        return !probe_is_passing(probe->error);
     }
     /* A system-call filter may let setup pass and refuse the call that counts. */
     int entered = ring_enter(&ring, 0, 0, URING_ENTER_GETEVENTS, -1);
     uint32_t features = ring.features;
     int nothing = -1; /* EBADF when the call is allowed */
     int registered = ring_register(&ring, URING_REGISTER_EVENTFD, &nothing, 1);
-    bool registers = regions_register(&ring) >= 0;
+    int regions = regions_register(&ring);
     ring_close(&ring);
     if (entered < 0) {
         probe->error = -entered;
         snprintf(probe->failed_call, sizeof probe->failed_call, "io_uring_enter");
-        return;
+        return !probe_is_passing(probe->error);
     }
     if (registered != -EBADF) {
         probe->error = -registered;
         snprintf(probe->failed_call, sizeof probe->failed_call, "io_uring_register");
-        return;
+        return !probe_is_passing(probe->error);
     }
     probe->available = 1;
     for (uint32_t bit = 0; bit < sizeof feature_flags / sizeof *feature_flags; bit++) {
@@ -79,27 +67,14 @@ static void probe_fill(portio_probe *probe)
     }
     if (features & URING_FEAT_NO_IOWAIT)
         probe->features |= UINT64_C(1) << FEATURE_NO_IOWAIT;
-    if (registers)
+    if (regions >= 0)
         probe->features |= UINT64_C(1) << FEATURE_REGISTERED_BUFFERS;
+    return regions >= 0 || !probe_is_passing(-regions);
 }
 
 void portio_probe_system(portio_probe *probe)
 {
-    const portio_probe *found = atomic_load_explicit(&known, memory_order_acquire);
-    if (found != NULL) {
-        *probe = *found;
-        return;
-    }
-    probe_fill(probe);
-    portio_probe *kept = NULL, *none = NULL;
-    if (probe->available || !is_passing(probe->error))
-        kept = malloc(sizeof *kept);
-    if (kept == NULL)
-        return; /* to be asked again */
-    *kept = *probe;
-    if (!atomic_compare_exchange_strong_explicit(&known, &none, kept, memory_order_release,
-                                                 memory_order_relaxed))
-        free(kept); /* another thread was faster */
+    probe_once(probe, probe_look);
 }
 
 uint64_t uring_features(const portio_options *options)

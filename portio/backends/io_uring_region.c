@@ -6,15 +6,18 @@
    may be as late as its completion.  So a region counts those who use it: a closed one is
    found by nobody any more, and its place is emptied by the last one who leaves.
 
-   The table and the counts are under the port's lock.  The kernel's own lookup of the pages,
-   which may take milliseconds, is not: until then the place is nobody's. */
+   The table and the counts are under the port's lock.  The kernel's own look for the pages is
+   not: for fresh memory it takes a second for each GiB.  Until then the place is nobody's.  The
+   kernel has a lock of its own, though, and whoever submits meanwhile waits for that. */
 #include "io_uring.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/uio.h>
+#include <time.h>
 
 #define REGIONS_MOST 64u
+#define REGION_ATTEMPTS 10 /* a hundredth of a second apart */
 #define REGION_LONGEST (UINT64_C(1) << 30) /* the kernel's bound for one buffer */
 
 enum region_state {
@@ -32,7 +35,7 @@ struct region {
 };
 
 struct regions {
-    uint32_t count; /* places below it are not FREE, as a rule */
+    uint32_t count; /* this place and those above are FREE */
     struct region places[REGIONS_MOST];
 };
 
@@ -108,6 +111,11 @@ int engine_region_open(portio_port *port, void *memory, uint64_t length, uint32_
     if (error != 0)
         return PORTIO_SYSTEM + error;
     error = place_update(engine, at, memory, length);
+    /* The kernel gives back what a closed ring had locked some time later. */
+    for (int attempt = 0; error == -ENOMEM && attempt < REGION_ATTEMPTS; attempt++) {
+        nanosleep(&(struct timespec){0, 10000000}, NULL);
+        error = place_update(engine, at, memory, length);
+    }
     port_lock(port);
     if (error == 0) {
         struct region *region = &engine->regions->places[at];

@@ -22,7 +22,7 @@ from support.drivers import Driver
 from support.marks import needs_fork, needs_resource_limits
 from support.net import Net, pattern
 from support.threads import Background
-from support.watch import LIMIT
+from support.watch import LIMIT, eventually
 
 MakePort = Callable[..., portio.Port]
 
@@ -197,6 +197,108 @@ def test_o18_the_system_uses_it(make_port: MakePort, backend: str, path: Path) -
             registered.close()
 
 
+def pinned() -> int:
+    """The pages of this process that the system holds, in KiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmPin:"):
+            return int(line.split()[1])
+    raise AssertionError("no VmPin")
+
+
+def test_o18_until_the_last_has_left(make_port: MakePort, backend: str, path: Path) -> None:
+    """What is closed is held while an operation is in it, and given back then."""
+    only_where_known(backend)
+    port = make_port(thread_bound=True, lazy_submit=True)
+    memory = mmap.mmap(-1, 256 * PAGE)
+    size = len(memory) // 1024
+    with portio.open(path) as file:
+        key = port.associate(file)
+        eventually(lambda: pinned() == 0, "the pages of other tests are given back")
+        first = portio.RegisteredBuffer(port, memory)
+        assert pinned() == size
+        read = portio.Read(key, memoryview(memory)[: len(DATA)])
+        port.submit(read)  # it waits for the next get
+        first.close()
+        assert pinned() == size
+        done = port.get(LIMIT)
+        assert done is not None
+        assert done.result() == len(DATA)
+        eventually(lambda: pinned() == 0, "the pages are given back")
+        with portio.RegisteredBuffer(port, memory):
+            port.submit(read)
+            done = port.get(LIMIT)
+            assert done is not None
+            assert pinned() == size
+        eventually(lambda: pinned() == 0, "the pages are given back")
+        key.close()
+    assert memory[: len(DATA)] == DATA
+
+
+@pytest.mark.parametrize("bound", [False, True], ids=["shared", "thread_bound"])
+def test_o18_past_the_cache(make_port: MakePort, tmp_path: Path, *, bound: bool) -> None:
+    """Transfers that are under way while their memory is registered, and forgotten."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    block = 64 * 1024
+    content = random.Random(1).randbytes(40 * block)
+    path = tmp_path / "blocks"
+    path.write_bytes(content)
+    try:
+        file = portio.open(path, direct=True)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        pytest.skip("this file system has no direct I/O")
+    port = make_port(thread_bound=bound)
+    memory = memoryview(mmap.mmap(-1, 8 * block))
+    with file:
+        key = port.associate(file)
+        reads = [portio.Read(key, memory[at * block :][:block]) for at in range(8)]
+        known: list[portio.RegisteredBuffer] = []
+        for _ in range(40):
+            if dice.randrange(2):
+                first, last = sorted(dice.sample(range(9), 2))
+                known.append(portio.RegisteredBuffer(port, memory[first * block : last * block]))
+            for at, read in enumerate(reads):
+                memory[at * block : (at + 1) * block] = bytes(block)
+                read.offset = dice.randrange(41) * block  # the last is the end of the file
+            port.submit(*reads)
+            if dice.randrange(2):
+                reads[dice.randrange(8)].cancel()
+            while known and dice.randrange(2):
+                known.pop(dice.randrange(len(known))).close()
+            for _ in reads:
+                done = port.get(LIMIT)
+                assert done is not None
+                read = done.operation
+                if isinstance(done.error, portio.OperationCancelledError):
+                    continue
+                assert isinstance(read, portio.Read)
+                expected = content[read.offset :][:block]
+                assert done.result() == len(expected)
+                assert memoryview(read.buffer)[: len(expected)] == expected  # type: ignore[arg-type]
+        for each in known:
+            each.close()
+        key.close()
+
+
+def test_o18_a_destructor_that_was_interrupted(
+    make_port: MakePort, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the system may know stays in place, or somebody else's memory would be read into."""
+    only_where_known(backend)
+    port = make_port()
+    memory = bytearray(1)
+    registered = portio.RegisteredBuffer(port, memory)
+    with monkeypatch.context() as patch:
+        patch.setattr(portio.RegisteredBuffer, "__del__", lambda _: None)
+        del registered
+        gc.collect()
+    with pytest.raises(BufferError):
+        memory.append(0)
+
+
 def test_o18_no_place_left(make_port: MakePort, backend: str) -> None:
     only_where_known(backend)
     port = make_port()
@@ -279,6 +381,10 @@ def test_o18_another_thread(make_port: MakePort) -> None:
         with pytest.raises(BufferError):
             memory.append(0)
     portio.RegisteredBuffer(port, bytearray(1)).close()
+    memory.append(0)
+    box.append(portio.RegisteredBuffer(port, memory))
+    Background(box.clear).result()
+    port.close()
     memory.append(0)
 
 

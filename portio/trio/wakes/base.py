@@ -58,7 +58,8 @@ class Wake(Protocol):
     #: How often the loop has slept; 0 where that is of no interest.
     sleeps: int
 
-    #: Whether packets come in numbers, so that tasks do well to share calls of the system.
+    #: Whether packets come in numbers, since the loop has slept last, so that tasks do well to
+    #: share calls of the system.
     crowded: bool
 
     def submitted(self, patient: bool, /) -> None:  # noqa: FBT001

@@ -146,7 +146,7 @@ class DescriptorWake(trio.abc.Instrument):
             self._fetched = False
             if timeout > 0:
                 # What is complete now has to stay: the loop sleeps, and must be woken.
-                self._dirty = self._unsent = False
+                self._dirty = self._unsent = self.crowded = False
                 self.sleeps += 1
                 self.port.flush()
             elif self._dirty:
@@ -185,14 +185,14 @@ class DescriptorWake(trio.abc.Instrument):
         self.token.run_sync_soon(bool)
 
     def _fetch(self) -> None:
-        while True:
+        count = MOST
+        while count == MOST:
             packets = self.port.get_many(MOST, 0)
             self._unsent = True  # the next steps of operations that have not ended
+            count = len(packets)
             if packets:
-                self.crowded = len(packets) > FEW
+                self.crowded = self.crowded or count > FEW
                 self._host.deliver(packets)
-            if len(packets) < MOST:
-                return
 
     # ---- system tasks ----
 

@@ -88,10 +88,12 @@ class ThreadWake(trio.abc.Instrument):
         self.port.close()  # which wakes the thread
         self._thread.join()
         self._remove()
-        while self._arrived:
-            self._fetcher.take(self._arrived.popleft())  # what is gone with the port
-        if not self._over and is_current(self.token):
-            self._host.fail(cause)
+        try:
+            while self._arrived:
+                self._fetcher.take(self._arrived.popleft())  # what is gone with the port
+        finally:
+            if not self._over and is_current(self.token):
+                self._host.fail(cause)
 
     def _fail(self, error: BaseException) -> None:
         """Packets cannot be carried any more, or somebody has closed the port."""

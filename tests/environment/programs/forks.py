@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import importlib
 import multiprocessing
 import os
 import signal
@@ -16,7 +17,6 @@ from collections.abc import Callable
 from typing import Any
 
 import portio
-from portio import backends
 
 HANG = 30  # seconds after which a child counts as hung
 
@@ -223,13 +223,12 @@ def busy_parent(backend: str) -> None:
 
 
 def probing_parent(backend: str) -> None:
-    """Fork while threads ask what the system can do, as each new port does."""
+    """Fork while threads ask what the system can do, as each new port does; also the first."""
     stop = threading.Event()
-    natives = backends.choose(backend)
+    native = importlib.import_module(f"portio.backends._{backend}")
 
     def probe() -> None:
-        for native in natives:
-            native.lib.portio_probe_system(native.ffi.new("portio_probe *"))
+        native.lib.portio_probe_system(native.ffi.new("portio_probe *"))
 
     def ask() -> None:
         while not stop.is_set():
