@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 import portio
 from support import backends
@@ -49,9 +48,6 @@ def pytest_configure(config: pytest.Config) -> None:
         "wine_limitation(what): Wine cannot do this; runs on Windows itself",
     ):
         config.addinivalue_line("markers", marker)
-    # An example may take as long as a busy machine needs.
-    settings.register_profile("no deadline", settings.default, deadline=None)
-    settings.load_profile("no deadline")
     # Who starts the tests in the background may have had it ignored, also for children.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -36,7 +36,7 @@ FAILED_EARLY = {
     if hasattr(errno, name)
 }
 
-_HAS_NOTSENT_LOWAT = hasattr(sockets, "TCP_NOTSENT_LOWAT")
+_NOTSENT_LOWAT: int | None = getattr(sockets, "TCP_NOTSENT_LOWAT", None)  # not on Windows
 
 
 class _Held(sockets.socket):
@@ -129,8 +129,8 @@ class SocketStream(Owner, Sending, Receiving, trio.abc.HalfCloseableStream):
     def _prepare_socket(self) -> None:
         try:
             self.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
-            if _HAS_NOTSENT_LOWAT:
-                self.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NOTSENT_LOWAT, 2**14)
+            if _NOTSENT_LOWAT is not None:
+                self.setsockopt(sockets.IPPROTO_TCP, _NOTSENT_LOWAT, 2**14)
         except OSError:  # no TCP
             pass
 
