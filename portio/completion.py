@@ -15,7 +15,6 @@ as the completion lives.
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
@@ -67,14 +66,10 @@ DROPPED = Outcome(0, 0, None)
 _again = threading.Lock()
 
 
-def _renew_lock() -> None:
-    """In a forked child: a thread that does not exist there may hold it."""
+def renew_lock() -> None:
+    """Makes the lock new, in a forked child: a thread that does not exist there may hold it."""
     global _again  # noqa: PLW0603
     _again = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Completion(accelerator.CompletionFields, Generic[T]):

@@ -5,8 +5,8 @@ must not become completions yet.  An operation is pending until its packet is ta
 may be started again from then on: by a task of the loop, before the one that waits for it
 has been told.  So the thread fetches records, and the loop's thread takes them.
 
-`fetch` is for one thread at a time, `take` for any; a port with a `Fetcher` is a shared
-one, and never forgets that others may take from it, too.  Records that were not taken when
+`fetch` is for one thread at a time, `take` for any.  The port is a shared one, and others may
+take from it as well.  Records that were not taken when
 the port closes are gone (contract P7); `take` then closes the sockets that were accepted.
 """
 

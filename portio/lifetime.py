@@ -14,7 +14,8 @@ the system ends the operations when the process ends.
 
 Fork.  A child has copies of the parent's objects, but the rings, the threads and
 the operations are the parent's.  Every port is disowned in the child: it raises
-on every use, frees nothing, and no destructor of it reaches C.  Only to leave a
+on every use, frees nothing, and no destructor of it reaches C.  Locks of the
+process are made anew: a thread that is not in the child may have held one.  Only to leave a
 `with` block that the parent entered is no use; it does nothing.
 """
 
@@ -26,6 +27,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
+from portio import completion, submission
 from portio.registry import registry
 
 if TYPE_CHECKING:
@@ -84,6 +86,8 @@ _immortal: list[Port] = []
 
 def _disown_all() -> None:
     registry.forget_all()
+    completion.renew_lock()
+    submission.renew_lock()
     ports = [*_open, *_graveyard]
     _open.clear()
     _graveyard.clear()

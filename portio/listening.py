@@ -53,15 +53,14 @@ CAPACITY = 65536  # of a pipe, in bytes
 #: The ends of the pipe; -1: there is none yet.
 _reader = -1
 _writer = -1
-#: Whether everything that a wait needs has been made.
-_ready = False
 #: What `_put_back` shall put back, the innermost call of `listen` last.
 _formers: list[int] = []
 #: The program's own wakeup descriptor while ours is in place; -1: it has none.
 _program = -1
 
-#: Each step makes the pipe the wakeup descriptor, and gives the former one.
-_set: Iterator[int] = iter(())
+#: Each step makes the pipe the wakeup descriptor, and gives the former one.  None: not all that
+#: a wait needs has been made.
+_set: Iterator[int] | None = None
 #: Each step puts back the last of `_formers`, and gives what was there until then.
 _put_back: Iterator[int] = map(signal.set_wakeup_fd, iter(_formers.pop, None))
 
@@ -69,7 +68,7 @@ _put_back: Iterator[int] = map(signal.set_wakeup_fd, iter(_formers.pop, None))
 def listen(port: Engine, token: int, records: CData, limit: int, nanoseconds: int) -> int:
     """portio_wait for `token`, or portio_get when it is 0, for the main thread."""
     global _program  # noqa: PLW0603  (it is the process's, like the wakeup descriptor)
-    if not _ready:
+    if _set is None:
         _open()
     reader = _reader
     writer = _writer
@@ -78,7 +77,7 @@ def listen(port: Engine, token: int, records: CData, limit: int, nanoseconds: in
     try:
         try:
             # No call from here …
-            for former in _set:  # noqa: B007
+            for former in _set or ():  # noqa: B007
                 break
         except (ValueError, OSError):  # not the main interpreter; or somebody closed the pipe
             reader = -1
@@ -113,7 +112,7 @@ def listen(port: Engine, token: int, records: CData, limit: int, nanoseconds: in
 def _open() -> None:
     if sys.platform == "win32":  # the engine there hears Ctrl-C by itself, and never asks
         return
-    global _reader, _writer, _ready, _set  # noqa: PLW0603
+    global _reader, _writer, _set  # noqa: PLW0603
     if _writer < 0:  # else a handler has raised between these steps
         made = map(os.pipe2, (os.O_NONBLOCK | os.O_CLOEXEC,))
         try:  # with no call in it: what a handler raises may be an OSError
@@ -123,7 +122,6 @@ def _open() -> None:
         except OSError:  # no descriptors left: without it, for now
             return
     _set = map(signal.set_wakeup_fd, repeat(_writer))
-    _ready = True
 
 
 def _pass_on() -> None:
@@ -142,13 +140,12 @@ def _pass_on() -> None:
 
 def _drop_pipe() -> None:
     """In a forked child: the pipe is the parent's."""
-    global _reader, _writer, _ready, _set  # noqa: PLW0603
+    global _reader, _writer, _set  # noqa: PLW0603
     if _writer < 0:
         return
     ends = _reader, _writer
     _reader = _writer = -1
-    _ready = False
-    _set = iter(())
+    _set = None
     try:
         current = signal.set_wakeup_fd(-1)
         if current in ends:  # the parent sleeps, or it is a handler that has forked

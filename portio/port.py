@@ -22,9 +22,10 @@ import os
 import threading
 import warnings
 from collections import deque
+from functools import partial
 from operator import index
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from portio import backends, errors, lifetime, system
 from portio.backends import switches
@@ -105,7 +106,7 @@ class Port(Submission):
         self._owner_thread = threading.current_thread() if thread_bound else None
         self._owner_native_id = threading.get_native_id()
         #: What the owner has yet to do for keys and buffers that ended in other threads.
-        self._orphans: deque[tuple[Callable[[Port, Any], object], Any]] = deque()
+        self._orphans: deque[Callable[[], object]] = deque()
         #: The registered buffers that the engine may know (registered.py).
         self._regions: dict[int, Region] = {}
         for native in natives:
@@ -374,7 +375,7 @@ class Port(Submission):
         lib = self._lib
         refused = lib.portio_handle_release(self._native, handle)
         if refused == lib.PORTIO_WRONG_THREAD:
-            self._orphans.append((_release, handle))
+            self._orphans.append(partial(lib.portio_handle_release, self._native, handle))
         elif refused == lib.PORTIO_UNSUPPORTED:  # it stays this port's, but open, and nobody's key
             lib.portio_handle_abandon(self._native, handle)
 
@@ -385,7 +386,7 @@ class Port(Submission):
         lib = self._lib
         if lib.portio_handle_abandon(self._native, handle) == lib.PORTIO_WRONG_THREAD:
             # Cancelling is all that other threads may do; the owner does the rest.
-            self._orphans.append((_abandon, handle))
+            self._orphans.append(partial(lib.portio_handle_abandon, self._native, handle))
             for token, entry in self._pending.copy().items():
                 key = entry[1] if entry[0] is not None else None
                 if key is not None and key._id == handle:
@@ -400,8 +401,7 @@ class Port(Submission):
         orphans = self._orphans
         while orphans:
             orphan = orphans[0]
-            action, what = orphan
-            action(self, what)
+            orphan()
             if orphans and orphans[0] is orphan:  # else a handler was here meanwhile
                 orphans.popleft()
 
@@ -413,14 +413,6 @@ class Port(Submission):
         close(key._descriptor)
         if refused != self._lib.PORTIO_CLOSED:
             raise self._refusal(refused, repr(key))
-
-
-def _release(port: Port, handle: int) -> None:
-    port._lib.portio_handle_release(port._native, handle)
-
-
-def _abandon(port: Port, handle: int) -> None:
-    port._lib.portio_handle_abandon(port._native, handle)
 
 
 class Blocking:

@@ -14,6 +14,7 @@ have pins of their own besides.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from portio import errors
@@ -137,7 +138,7 @@ class RegisteredBuffer:
             return
         region = id(self._number)
         if _end(port, region):  # it is for the owner to do
-            port._orphans.append((_end, region))
+            port._orphans.append(partial(_end, port, region))
 
     def __repr__(self) -> str:
         state = "" if self.active else " inactive"

@@ -15,7 +15,6 @@ submission and the engine's, so it is always one of the two.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -37,14 +36,10 @@ _FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 _claims = threading.Lock()
 
 
-def _renew_lock() -> None:
-    """In a forked child: a thread that does not exist there may hold it."""
+def renew_lock() -> None:
+    """Makes the lock new, in a forked child: a thread that does not exist there may hold it."""
     global _claims  # noqa: PLW0603
     _claims = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
 
 
 # What the checks of an operation raise; an AttributeError when it is none, or has no key.

@@ -249,6 +249,16 @@ bool engine_wait(portio_port *port, int64_t deadline)
     return true;
 }
 
+void engine_wake(portio_port *port)
+{
+    struct engine *engine = port->engine;
+    /* One event is enough for all who come before it is taken. */
+    if (atomic_exchange(&engine->awake, true))
+        return;
+    uint64_t one = 1;
+    (void)!write(engine->wake, &one, sizeof one); /* never full: 2^64 writes */
+}
+
 /* ---- memory ---- */
 
 int engine_region_open(portio_port *port, void *memory, uint64_t length, uint32_t *number)
@@ -261,16 +271,6 @@ bool engine_region_close(portio_port *port, uint32_t *number)
 {
     (void)port, (void)number;
     return false;
-}
-
-void engine_wake(portio_port *port)
-{
-    struct engine *engine = port->engine;
-    /* One event is enough for all who come before it is taken. */
-    if (atomic_exchange(&engine->awake, true))
-        return;
-    uint64_t one = 1;
-    (void)!write(engine->wake, &one, sizeof one); /* never full: 2^64 writes */
 }
 
 /* Edge-triggered: only the main thread reads it empty, and others must not see

@@ -89,23 +89,6 @@ class Owner(Resource):
             raise
         held.take(socket, self)
 
-    @classmethod
-    def _of(cls, accepted: _Held, on: TrioPort) -> Self:
-        """What owns a socket that nobody else knows; closes it when that fails."""
-        self = cls.__new__(cls)
-        try:
-            super(Owner, self).__init__(accepted, on)
-            self.socket = accepted
-            accepted.serve(self)
-            self._prepare_socket()
-        except BaseException:
-            accepted.close()
-            raise
-        return self
-
-    def _prepare_socket(self) -> None:
-        """Sets the options of the socket."""
-
 
 class SocketStream(Owner, Sending, Receiving, trio.abc.HalfCloseableStream):
     """A connected stream socket.
@@ -125,6 +108,20 @@ class SocketStream(Owner, Sending, Receiving, trio.abc.HalfCloseableStream):
         _check_stream(socket, type(self))
         super().__init__(socket, on)
         self._prepare_socket()
+
+    @classmethod
+    def _of(cls, accepted: _Held, on: TrioPort) -> Self:
+        """What owns a socket that nobody else knows; closes it when that fails."""
+        self = cls.__new__(cls)
+        try:
+            super(Owner, self).__init__(accepted, on)
+            self.socket = accepted
+            accepted.serve(self)
+            self._prepare_socket()
+        except BaseException:
+            accepted.close()
+            raise
+        return self
 
     def _prepare_socket(self) -> None:
         try:
