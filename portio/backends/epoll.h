@@ -77,7 +77,9 @@ static inline bool epoll_has(uint64_t features, enum epoll_feature feature)
 #define EVENT_NOTIFY 3
 #define EVENT_INTERRUPT 4
 
-#define EVENTS_MOST 256      /* events taken in one call */
+/* Events taken in one call.  What the operations of one round receive is used when the round
+   is over: 32 times 16 KiB are in the cache then, 256 times are not, and cost a fifth more. */
+#define EVENTS_MOST 32
 #define HANDLE_BUDGET 32     /* attempts in one visit of a handle */
 #define INLINE_BUDGET 1024   /* attempts of starters between two engine_waits */
 
