@@ -66,13 +66,17 @@ class Turns(Engine):
 
     def _renew(self, following: int, token: int) -> None:
         """Begins a turn, if it has not begun."""
-        refused = self._lib.portio_renew(self._native, token)
+        refused = self._lib.portio_renew(self._native, token, 0)
         if refused == self._lib.PORTIO_CLOSED:
-            entry = self._pending.pop(following, None)
-            if entry is not None and entry[0] is not None and entry[0]._entry is entry:
-                entry[0]._outcome = DROPPED
-                entry[0]._entry = None
+            self._drop_turn(following)
         self._due.pop(following, None)
+
+    def _drop_turn(self, following: int) -> None:
+        """The port was closed before the turn could begin."""
+        entry = self._pending.pop(following, None)
+        if entry is not None and entry[0] is not None and entry[0]._entry is entry:
+            entry[0]._outcome = DROPPED
+            entry[0]._entry = None
 
     def _renew_all(self) -> None:
         """Begins the turns that an exception has kept from it."""

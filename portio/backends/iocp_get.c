@@ -131,7 +131,7 @@ static int get_waiting(portio_port *port, portio_completion *records, uint32_t l
 int portio_get(portio_port *port, portio_completion *records, uint32_t limit, int64_t timeout)
 {
     if (limit == 0)
-        return PORTIO_INVALID;
+        return PORTIO_UNSUPPORTED;
     records[0].token = 0;
     int result = port_enter(port);
     if (result != 0)

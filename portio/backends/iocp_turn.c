@@ -70,8 +70,9 @@ static bool turn_claim(portio_port *port, struct op *op)
     return false;
 }
 
-int portio_renew(portio_port *port, uint64_t token)
+int portio_renew(portio_port *port, uint64_t token, int same)
 {
+    (void)same; /* nothing tells here (K6) */
     int refused = port_enter(port);
     if (refused != 0)
         return refused;

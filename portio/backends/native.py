@@ -85,7 +85,7 @@ class Library(Protocol):
     portio_pool_create: Callable[[CData, int, int], CData]
     portio_pool_free: Callable[[CData], object]
 
-    portio_renew: Callable[[CData, int], int]
+    portio_renew: Callable[[CData, int, int], int]
     portio_cancel: Callable[[CData, int], int]
     portio_flush: Callable[[CData], int]
 

@@ -355,14 +355,15 @@ int portio_blocking(portio_port *port, int enter)
         return PORTIO_NO_MEMORY;
     int had_place = 0;
     port_lock(port);
+    member_come(port, member);
     if (closed) {
         had_place = PORTIO_CLOSED;
     } else if (enter) {
         had_place = member_leave_place(port, member);
-        port_balance(port);
     } else {
         member_take_place(port, member); /* may overshoot the cap for a while (P4) */
     }
+    port_balance(port);
     port_unlock(port);
     return had_place;
 }

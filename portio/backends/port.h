@@ -16,6 +16,12 @@
    can be neither stolen nor lost to a time-out: a waiter that leaves for
    whatever reason takes what it was granted.
 
+   Who only asks for news (portio_get with the limit 0) is not handed a packet but
+   *called*: it has still to come for it, and who comes first takes it.  As long as one
+   that was called is on its way no other is called: it may have to wait for Python's
+   lock, and then more of them would only wait for the same.  A member that was called
+   has come with its next call for packets or for an operation, or when it leaves.
+
    Locks, in this order:
      1. membership_lock (port_members.c), process-wide: which port a thread
         belongs to.
@@ -44,6 +50,8 @@ struct waiter {
     _Atomic uint32_t word; /* futex: 0 sleeping, 1 woken */
     struct member *member; /* whose place a granted packet takes; NULL: none */
     bool stacked;          /* in the stack */
+    bool asks;             /* for news only: it is called, and nothing is granted */
+    bool called;
 };
 
 #define PORT_WAKES 8
@@ -69,7 +77,8 @@ struct portio_port {
     uint32_t active;            /* operations between submit and completion */
     _Atomic uint32_t users;     /* calls that may be in the engine without the lock */
     struct op_list packets;
-    uint32_t grants;            /* packets handed to waiters that have yet to wake up */
+    struct member *called;      /* who was called and has not come yet */
+    uint32_t grants;            /* waiters with a packet, or called, that have yet to wake up */
     struct waiter *top;         /* newest waiter of port_get */
     struct waiter *others;      /* threads in portio_wait and portio_port_close */
     struct waiter *reaper;
@@ -116,11 +125,13 @@ const void *port_thread_mark(void);              /* the same for each call of a 
 struct member *port_member(portio_port *port);    /* joins; NULL: no memory */
 bool member_leave_place(portio_port *port, struct member *member); /* lock held */
 void member_take_place(portio_port *port, struct member *member);  /* lock held */
+void member_come(portio_port *port, struct member *member);        /* lock held */
 void port_members_drop(portio_port *port);        /* the port closes */
 
 /* port_queue.c: packets and waiters; the lock is held for all of them. */
 void port_queue_packet(portio_port *port, struct op *op);
 void port_balance(portio_port *port);
+void port_stack_remove(portio_port *port, struct waiter *waiter); /* of port_get; if it is there */
 void port_wake_waiter(portio_port *port, struct waiter *waiter);
 void port_wake_reaper(portio_port *port);
 

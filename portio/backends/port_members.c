@@ -40,8 +40,9 @@ static void member_detach(struct member *member)
     if (port == NULL)
         return;
     port_lock(port);
-    if (member_leave_place(port, member))
-        port_balance(port);
+    member_come(port, member);
+    member_leave_place(port, member);
+    port_balance(port);
     if (member->previous != NULL)
         member->previous->next = member->next;
     else
@@ -124,6 +125,12 @@ bool member_leave_place(portio_port *port, struct member *member)
     return true;
 }
 
+void member_come(portio_port *port, struct member *member)
+{
+    if (port->called == member)
+        port->called = NULL;
+}
+
 void member_take_place(portio_port *port, struct member *member)
 {
     if (member == NULL || member->running || atomic_load(&member->port) != port)
@@ -138,6 +145,7 @@ void port_members_drop(portio_port *port)
     port_lock(port);
     struct member *member = port->members;
     port->members = NULL;
+    port->called = NULL;
     while (member != NULL) {
         struct member *next = member->next;
         member->next = member->previous = NULL;

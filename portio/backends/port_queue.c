@@ -64,11 +64,34 @@ void port_queue_packet(portio_port *port, struct op *op)
     }
 }
 
+void port_stack_remove(portio_port *port, struct waiter *waiter)
+{
+    if (!waiter->stacked)
+        return;
+    if (waiter->above != NULL)
+        waiter->above->below = waiter->below;
+    else
+        port->top = waiter->below;
+    if (waiter->below != NULL)
+        waiter->below->above = waiter->above;
+    waiter->stacked = false;
+}
+
 static void waiter_appoint(portio_port *port, struct waiter *waiter)
 {
     port->reaper = waiter;
     port->reaper_waits = false;
     port_wake_waiter(port, waiter);
+}
+
+/* The newest waiter (P3), but for those that would only be called while somebody else who
+   was called is on his way, who will look at the system as well. */
+static struct waiter *waiter_next(const portio_port *port)
+{
+    struct waiter *waiter = port->top;
+    while (waiter != NULL && waiter->asks && port->called != NULL)
+        waiter = waiter->below;
+    return waiter;
 }
 
 void port_balance(portio_port *port)
@@ -80,22 +103,24 @@ void port_balance(portio_port *port)
             port_wake_waiter(port, waiter);
         return;
     }
-    while (port->packets.head != NULL && port->top != NULL &&
-           port->running < port->concurrency) {
-        struct waiter *waiter = port->top;
-        port->top = waiter->below;
-        if (port->top != NULL)
-            port->top->above = NULL;
-        waiter->stacked = false;
-        waiter->granted = op_list_take(&port->packets);
+    struct waiter *waiter;
+    while (port->packets.head != NULL && port->running < port->concurrency &&
+           (waiter = waiter_next(port)) != NULL) {
+        port_stack_remove(port, waiter);
+        if (waiter->asks) {
+            waiter->called = true;
+            port->called = waiter->member;
+        } else {
+            waiter->granted = op_list_take(&port->packets);
+            member_take_place(port, waiter->member);
+        }
         port->grants++;
-        member_take_place(port, waiter->member);
         port_wake_waiter(port, waiter);
     }
     if (port->reaper != NULL)
         return;
-    if (port->top != NULL && port->running < port->concurrency)
-        waiter_appoint(port, port->top);
+    if (port->running < port->concurrency && (waiter = waiter_next(port)) != NULL)
+        waiter_appoint(port, waiter);
     else if (port->others != NULL)
         waiter_appoint(port, port->others);
 }

@@ -16,7 +16,7 @@ static int handle_look(portio_port *port, struct handle *handle)
     return error;
 }
 
-int portio_renew(portio_port *port, uint64_t token)
+int portio_renew(portio_port *port, uint64_t token, int same)
 {
     int refused = port_enter(port);
     if (refused != 0)
@@ -40,7 +40,7 @@ int portio_renew(portio_port *port, uint64_t token)
     }
     port_unlock(port);
     if (refused == 0) {
-        int error = handle_look(port, op->handle);
+        int error = same ? 0 : handle_look(port, op->handle);
         if (error != 0)
             port_complete_error(port, op, error);
         else

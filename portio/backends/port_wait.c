@@ -45,12 +45,15 @@ static void record_packet(struct op *op, portio_completion *record)
     atomic_store_explicit(&op->state, OP_FREE, memory_order_release);
 }
 
-/* Takes what may be taken; the thread holds a place afterwards. */
+/* Takes what may be taken; the thread holds a place afterwards.  With the limit 0 it takes
+   nothing: 1 if there is something. */
 static uint32_t packets_take(portio_port *port, struct member *member,
                              portio_completion *records, uint32_t count, uint32_t limit)
 {
     if (port->packets.head == NULL || (count == 0 && port->running >= port->concurrency))
         return count;
+    if (limit == 0)
+        return 1;
     while (count < limit && port->packets.head != NULL)
         record_packet(op_list_take(&port->packets), &records[count++]);
     member_take_place(port, member);
@@ -65,19 +68,6 @@ static void stack_push(portio_port *port, struct waiter *me)
         port->top->above = me;
     port->top = me;
     me->stacked = true;
-}
-
-static void stack_remove(portio_port *port, struct waiter *me)
-{
-    if (!me->stacked)
-        return;
-    if (me->above != NULL)
-        me->above->below = me->below;
-    else
-        port->top = me->below;
-    if (me->below != NULL)
-        me->below->above = me->above;
-    me->stacked = false;
 }
 
 static void others_add(portio_port *port, struct waiter *me)
@@ -102,7 +92,7 @@ static void others_remove(portio_port *port, struct waiter *me)
 /* True when this waiter should look at the system itself. */
 static bool may_drive(const portio_port *port, const struct waiter *me)
 {
-    if (port->reaper != NULL && port->reaper != me)
+    if ((port->reaper != NULL && port->reaper != me) || (me->asks && port->called != NULL))
         return false;
     return port->running < port->concurrency || port->others != NULL || !me->stacked;
 }
@@ -120,7 +110,7 @@ static bool waiter_sleep(portio_port *port, struct waiter *me, int64_t deadline)
         port->reaper = NULL; /* at the cap: whoever frees a place appoints again */
         port_balance(port);
     }
-    if (me->granted != NULL)
+    if (me->granted != NULL || me->called)
         return true;
     if (me == port->listener && port->park_fd >= 0)
         return port_park(port, me, deadline) != FUTEX_SIGNALLED;
@@ -154,11 +144,11 @@ static void quiet_descriptor(portio_port *port)
 static int get_waiting(portio_port *port, struct member *member, portio_completion *records,
                        uint32_t limit, int64_t deadline, int64_t descriptor)
 {
-    struct waiter me = {.member = member};
+    struct waiter me = {.member = member, .asks = limit == 0};
     int result = 0;
     bool listens = port_listen(port, descriptor, &me);
     stack_push(port, &me);
-    while (me.granted == NULL) {
+    while (me.granted == NULL && !me.called) {
         if (atomic_load_explicit(&port->closing, memory_order_relaxed)) {
             result = PORTIO_CLOSED;
             break;
@@ -168,7 +158,7 @@ static int get_waiting(portio_port *port, struct member *member, portio_completi
             break;
         }
         bool undisturbed = waiter_sleep(port, &me, deadline);
-        if (me.granted != NULL)
+        if (me.granted != NULL || me.called)
             break;
         if (!undisturbed) {
             result = PORTIO_INTERRUPTED;
@@ -177,13 +167,15 @@ static int get_waiting(portio_port *port, struct member *member, portio_completi
         if (deadline != DEADLINE_NEVER && monotonic_now() >= deadline)
             break;
     }
-    stack_remove(port, &me);
+    port_stack_remove(port, &me);
     port_unlisten(port, &me);
     if (port->reaper == &me)
         port->reaper = NULL;
-    if (me.granted == NULL)
+    if (me.granted == NULL && !me.called)
         return result;
     port->grants--;
+    if (me.called)
+        return 1;
     record_packet(me.granted, &records[0]);
     return (int)packets_take(port, member, records, 1, limit);
 }
@@ -225,19 +217,21 @@ static void ask_in_turn(portio_port *port)
 static int packets_get(portio_port *port, portio_completion *records, uint32_t limit,
                        int64_t timeout, int64_t descriptor)
 {
-    if (limit == 0)
-        return PORTIO_INVALID;
-    records[0].token = 0;
+    if (limit > 0)
+        records[0].token = 0;
     struct member *member = NULL;
     if (port->thread_bound) {
         if (!port_is_owner(port))
             return PORTIO_WRONG_THREAD;
+        if (limit == 0)
+            return PORTIO_UNSUPPORTED;
     } else if ((member = port_member(port)) == NULL) {
         return PORTIO_NO_MEMORY;
     }
     int64_t deadline = deadline_after(timeout);
     int result = 0;
     port_lock(port);
+    member_come(port, member);
     member_leave_place(port, member);
     if (atomic_load_explicit(&port->closing, memory_order_relaxed)) {
         result = PORTIO_CLOSED;
@@ -304,6 +298,7 @@ static int operation_wait(portio_port *port, uint64_t token, portio_completion *
     port_lock(port);
     struct op *op = slots_find(&port->slots, token);
     /* A thread that waits for an operation is blocked: its place is free. */
+    member_come(port, member);
     bool had_place = member_leave_place(port, member);
     others_add(port, &me);
     bool listens = port_listen(port, descriptor, &me);

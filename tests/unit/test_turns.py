@@ -180,4 +180,4 @@ def test_only_what_can_go_on(port: portio.Port, listener: socket.socket) -> None
         refused = lib.portio_submit_one(port._native, kind, flag, key._id, token, port._null, 0, 0)
         assert refused == lib.PORTIO_INVALID
         port._free.append(token)
-    assert lib.portio_renew(port._native, port._free[-1]) == lib.PORTIO_INVALID
+    assert lib.portio_renew(port._native, port._free[-1], 0) == lib.PORTIO_INVALID
