@@ -87,8 +87,9 @@ class Completion(accelerator.CompletionFields, Generic[T]):
     #: cancelled half-way; of a posted packet the number that was posted.
     nbytes: int
 
-    # None for a success whose result is nbytes, and for a packet without payload.
-    _outcome: Outcome | None
+    # None for a success whose result is nbytes, and for a packet without payload; bytes are
+    # a piece of a stream that goes on.
+    _outcome: Outcome | bytes | None
     _error: OSError  # set when it was asked for
 
     @property
@@ -100,7 +101,7 @@ class Completion(accelerator.CompletionFields, Generic[T]):
         each time.
         """
         outcome = self._outcome
-        if outcome is None or not outcome.error:
+        if outcome is None or isinstance(outcome, bytes) or not outcome.error:
             return None
         try:
             return self._error
@@ -112,7 +113,7 @@ class Completion(accelerator.CompletionFields, Generic[T]):
     def payload(self) -> object:
         """The object that came with a posted packet; None for an operation."""
         outcome = self._outcome
-        return outcome.value if self.operation is None and outcome is not None else None
+        return outcome.value if self.operation is None and isinstance(outcome, Outcome) else None
 
     @property
     def last(self) -> bool:
@@ -120,7 +121,8 @@ class Completion(accelerator.CompletionFields, Generic[T]):
 
         False only when a multishot operation has more to come (contract O16).
         """
-        return self._outcome is None or not self._outcome.more
+        outcome = self._outcome
+        return not isinstance(outcome, bytes) and (outcome is None or not outcome.more)
 
     def result(self) -> T:
         """The operation's result; of a posted packet the payload.
@@ -132,6 +134,9 @@ class Completion(accelerator.CompletionFields, Generic[T]):
         if outcome is None:
             plain: Any = self.nbytes if self.operation is not None else None
             return plain  # type: ignore[no-any-return]
+        if isinstance(outcome, bytes):
+            piece: Any = outcome
+            return piece  # type: ignore[no-any-return]
         if outcome.error:
             raise self._make_error(outcome)
         value: T = outcome.value
@@ -150,6 +155,9 @@ class Completion(accelerator.CompletionFields, Generic[T]):
         name = type(self.operation).__name__
         outcome = f" error={self.error}" if self.error is not None else ""
         return f"<Completion of {name} key={self.key!r} nbytes={self.nbytes}{outcome}>"
+
+
+accelerator.install(Completion, "result")
 
 
 def succeeded(operation: Operation[T]) -> Completion[T]:

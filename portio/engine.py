@@ -94,8 +94,8 @@ class Engine(accelerator.PortFields):
         self._from_buffer = native.ffi.from_buffer
         self._chars = native.ffi.typeof("char[]")
         self._null = native.ffi.NULL
-        self._pending = {}
-        self._free = []
+        self._pending = accelerator.Book()
+        self._free = accelerator.Tokens()
         self._slots = 1  # slot 0 is the engine's
         self._growing = threading.RLock()
         accelerator.connect(self, native, port, Completion)

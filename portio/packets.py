@@ -110,10 +110,14 @@ class PacketQueue(Turns):
         """
         out: Completions = []
         try:
-            if done := self._next(out, timeout):
+            done = self._next(out, timeout)
+            while done is None and timeout is None and self._hears_news():
+                done = self._next(out, None)
+            if done:
                 return out[0] if out else None
         except BaseException:
             self._rescue(out, NOTHING)
+            self._come()
             raise
         nanoseconds = FOREVER if timeout is None else to_nanoseconds(timeout)
         deadline = Deadline(nanoseconds) if nanoseconds > 0 else None
@@ -159,10 +163,14 @@ class PacketQueue(Turns):
         """
         out: Completions = []
         try:
-            if done := self._fill(out, limit, timeout):
+            done = self._fill(out, limit, timeout)
+            while done is None and timeout is None and self._hears_news():
+                done = self._fill(out, limit, None)
+            if done:
                 return out
         except BaseException:
             self._rescue(out, NOTHING)
+            self._come()
             raise
         limit = index(limit)
         if limit < 1:
@@ -234,6 +242,21 @@ class PacketQueue(Turns):
     def _listening_get(self, _: CData, records: CData, limit: int, nanoseconds: int) -> int:
         """Stands for portio_get where the main thread has to sleep."""
         return listen(self, 0, records, limit, nanoseconds)
+
+    def _hears_news(self) -> bool:
+        """Sleeps in the main thread until there may be a packet, which it does not take.
+
+        False where the port does not do so (accelerator/take.c says why one would), and
+        after a signal.
+        """
+        if not self._brief or self._owner:
+            return False
+        return listen(self, 0, self._null, 0, FOREVER) > 0
+
+    def _come(self) -> None:
+        """Gives up the packet that the thread has heard of: others may come for it."""
+        if not self._owner and not self._forked:
+            self._c_get(self._native, self._null, 0, 0)
 
     def _take(self, out: Completions, token: int, nbytes: int, status: int) -> None:
         """Turns a record into a completion, appended to `out`.
@@ -464,9 +487,9 @@ class PacketQueue(Turns):
         """The same, when it has become a Python object already."""
         if token in self._dropped_accepts:
             self._dropped_accepts.discard(token)
-            value = completion._outcome.value if completion._outcome is not None else None
-            if isinstance(value, socket.socket):
-                value.close()
+            outcome = completion._outcome
+            if isinstance(outcome, Outcome) and isinstance(outcome.value, socket.socket):
+                outcome.value.close()
 
 
 accelerator.install(PacketQueue, "_take")

@@ -16,6 +16,7 @@ from operator import index
 from typing import TYPE_CHECKING
 
 from portio import errors
+from portio.accelerator import PoolFields
 
 if TYPE_CHECKING:
     from portio.backends.native import CData
@@ -27,7 +28,7 @@ MOST_BYTES = 2**31 - 1  # of one buffer
 MOST_BUFFERS = 2**20
 
 
-class BufferPool:
+class BufferPool(PoolFields):
     """`count` buffers of `size` bytes each, for the receives of `port`.
 
     A receive has a buffer from the moment that there is data for it until its completion
@@ -39,7 +40,7 @@ class BufferPool:
     RuntimeError in a forked child.
     """
 
-    __slots__ = ("_memory", "_native", "_port", "_view", "count", "size")
+    __slots__ = ("_native", "_port", "_view", "count")
 
     #: How many buffers.
     count: int

@@ -7,7 +7,8 @@ The extension `_accelerator` does the same steps in C, for the usual case:
 
 - `Port.submit` of operations that are all a `Recv`, `Send`, `Read` or `Write` with one
   buffer;
-- records that become completions: what `Port.get_many` and `Port.get` do as a rule.
+- records that become completions: what `Port.get_many` and `Port.get` do as a rule, also
+  the pieces of a `RecvMultishot`.
 
 The rule is Python.  Each method of C stands for one of Python (`install`), has its text,
 follows the same order of steps, keeps the same books, and calls it for everything that
@@ -36,13 +37,16 @@ if TYPE_CHECKING:
 __all__ = [
     "ACCELERATED",
     "VARIABLE",
+    "Book",
     "CompletionFields",
     "KeyFields",
     "OperationFields",
+    "PoolFields",
     "PortFields",
     "ReadFields",
     "RecvFields",
     "SendFields",
+    "Tokens",
     "TransferFields",
     "WriteFields",
     "connect",
@@ -114,6 +118,19 @@ if TYPE_CHECKING or not ACCELERATED:
 
         __slots__ = ("_error", "_outcome", "key", "nbytes", "operation")
 
+    #: What is pending, by its token; in C for the few methods that are used.
+    Book = dict[int, Any]
+    #: The tokens that are free; the same.
+    Tokens = list[int]
+
+    class PoolFields:
+        """The memory of a pool."""
+
+        _memory: bytearray
+        size: int
+
+        __slots__ = ("_memory", "size")
+
     class PortFields:
         """The books of a port."""
 
@@ -144,11 +161,17 @@ else:
     WriteFields = _module.WriteFields
     KeyFields = _module.KeyFields
     CompletionFields = _module.CompletionFields
+    PoolFields = _module.PoolFields
+    Book = _module.Book
+    Tokens = _module.Tokens
     PortFields = _module.PortFields
 
 
-def install(owner: type[PortFields], *names: str) -> None:
-    """Puts the methods of C in the places of Python's, which they call as ``_NAME_by_rule``."""
+def install(owner: type, *names: str) -> None:
+    """Puts what is in C in the places of Python's methods and properties.
+
+    It calls those as ``_NAME_by_rule``.
+    """
     for name in names:
         rule = vars(owner)[name]
         setattr(owner, f"_{name.lstrip('_')}_by_rule", rule)
@@ -192,6 +215,7 @@ def connect(
                     native.ffi.addressof(functions, "portio_submit_one"),
                     native.ffi.addressof(functions, "portio_submit"),
                     native.ffi.addressof(functions, "portio_get"),
+                    native.ffi.addressof(functions, "portio_renew"),
                 )
             ),
         )

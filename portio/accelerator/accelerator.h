@@ -4,8 +4,8 @@
    It is a second form of a part of submission.py and packets.py, for the usual case, and
    hands everything else to the Python methods that it stands for: they are the rule, and
    this follows it.  It uses the engines through the same door (native.cdef.txt), whose
-   functions Python gives it the addresses of, and the same books: the dict of what is
-   pending and the list of free tokens.
+   functions Python gives it the addresses of, and the same books: what is pending, and the
+   free tokens (book.h).
 
    Rules
    - Everything here runs with the GIL, except for the engine's functions where it says so.
@@ -86,10 +86,12 @@ typedef int (*submit_function)(portio_port *port, const portio_request *requests
 typedef int (*get_function)(portio_port *port, portio_completion *records, uint32_t limit,
                             int64_t timeout);
 
+typedef int (*renew_function)(portio_port *port, uint64_t token, int same);
+
 struct port {
     PyObject_HEAD
-    PyObject *pending; /* dict: token to entry */
-    PyObject *free;    /* list of tokens */
+    PyObject *pending; /* a book: token to entry (book.h) */
+    PyObject *free;    /* tokens */
     PyObject *rescued; /* list; see packets.py */
     PyObject *kept;    /* array: a batch that was taken ahead */
     PyObject *keeper;  /* of the engine's port */
@@ -102,6 +104,7 @@ struct port {
     submit_one_function submit_one;
     submit_function submit;
     get_function get;
+    renew_function renew;
 };
 
 extern PyTypeObject *operation_type, *transfer_type, *key_type, *completion_type, *port_type;
@@ -111,6 +114,9 @@ extern PyObject *array_type;
 int fields_add(PyObject *module);
 PyTypeObject *type_add(PyObject *module, PyType_Spec *spec, PyTypeObject *base);
 int class_mark(PyTypeObject *class);
+/* The number that the key's handle has now, -1 for one that none can have.  False: it has
+   raised, or there is no number and no exception. */
+bool key_ask(struct key *key, long long *number);
 void object_free(PyObject *self); /* the end of every dealloc */
 /* What tp_traverse and tp_clear do with objects that stand in a row. */
 int objects_visit(PyObject *self, PyObject *const *objects, size_t count, visitproc visit,
@@ -122,11 +128,21 @@ int pin_add(PyObject *module);
 /* What keeps a buffer in place, or NULL with an exception; where it is and how long. */
 PyObject *pin_make(PyObject *buffer, bool writable, void **start, Py_ssize_t *length);
 
+/* ---- book.c ---- */
+int book_add(PyObject *module);
+
+/* ---- piece.c ---- */
+int piece_add(PyObject *module);
+
 /* ---- port_object.c ---- */
 int port_add(PyObject *module);
 /* Calls a method of Python with the arguments of a C one. */
 PyObject *call_rule(PyObject *self, const char *name, PyObject *const *arguments,
                     Py_ssize_t count, PyObject *names);
+
+/* ---- answers.c ---- */
+PyObject *operation_pending(PyObject *self, void *closure);
+PyObject *completion_result(PyObject *self, PyObject *nothing);
 
 /* ---- submit.c, take.c ---- */
 PyObject *port_submit(PyObject *self, PyObject *const *arguments, Py_ssize_t count,

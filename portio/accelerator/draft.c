@@ -1,4 +1,5 @@
 /* Drafts: what a submission needs to know of an operation, and its claim. */
+#include "book.h"
 #include "submit.h"
 
 #define SOCKETS (1u << PORTIO_STREAM_SOCKET | 1u << PORTIO_DATAGRAM_SOCKET)
@@ -13,11 +14,35 @@ PyObject *mode_object(int mode)
     return modes[mode];
 }
 
+/* An empty entry for the next draft: most sends end before they need one.  The collector
+   does not know of it, nor does gc.get_objects(), until it is filled. */
+static PyObject *spare_entry;
+
+static PyObject *entry_new(void)
+{
+    PyObject *entry = spare_entry;
+    spare_entry = NULL;
+    return entry != NULL ? entry : PyTuple_New(ENTRY_SIZE);
+}
+
+static void entry_keep(PyObject *entry)
+{
+    if (spare_entry != NULL || entry == NULL) {
+        Py_XDECREF(entry);
+        return;
+    }
+    PyObject_GC_UnTrack(entry);
+    spare_entry = entry;
+}
+
 void draft_drop(struct draft *draft)
 {
     Py_XDECREF(draft->key);
     Py_XDECREF(draft->pin);
-    Py_XDECREF(draft->entry);
+    if (draft->filled)
+        Py_DECREF(draft->entry);
+    else
+        entry_keep(draft->entry);
     Py_XDECREF(draft->token_object);
 }
 
@@ -37,50 +62,20 @@ bool draft_make(struct draft *draft, struct transfer *transfer)
         return false;
     draft->key = Py_NewRef(key);
     draft->fits = on_socket ? SOCKETS : FILES;
-    PyObject *getter = ((struct key *)key)->number;
-    if (getter == NULL)
-        return false;
-    Py_INCREF(getter);
-    PyObject *number = PyObject_CallNoArgs(getter);
-    Py_DECREF(getter);
-    if (number == NULL) {
-        draft->failed = true;
+    if (!key_ask((struct key *)key, &draft->number)) {
+        draft->failed = PyErr_Occurred() != NULL;
         return false;
     }
-    draft->number = PyLong_AsLongLong(number);
-    Py_DECREF(number);
     PyObject *buffer = transfer->buffer;
-    if (buffer == NULL || (draft->number == -1 && PyErr_Occurred() != NULL))
+    if (buffer == NULL)
         return false;
     Py_INCREF(buffer); /* another thread may change the field while Python is asked */
     draft->pin = pin_make(buffer, fills, &draft->start, &draft->length);
     Py_DECREF(buffer);
     if (draft->pin == NULL)
         return false;
-    draft->entry = PyTuple_New(ENTRY_SIZE);
+    draft->entry = entry_new();
     return draft->entry != NULL;
-}
-
-/* Takes the last of the free tokens; false: there is none. */
-static bool token_pop(struct port *port, struct draft *draft)
-{
-    PyObject *list = port->free;
-    if (list == NULL || !PyList_CheckExact(list))
-        return false;
-    Py_ssize_t last = PyList_Size(list) - 1;
-    if (last < 0)
-        return false;
-    draft->token_object = Py_NewRef(PyList_GetItem(list, last));
-    draft->token = PyLong_AsUnsignedLongLong(draft->token_object);
-    return PyList_SetSlice(list, last, last + 1, NULL) == 0;
-}
-
-static void token_push(struct port *port, uint64_t value)
-{
-    PyObject *token = PyLong_FromUnsignedLongLong(value & (uint64_t)TOKENS);
-    if (token == NULL || PyList_Append(port->free, token) < 0)
-        PyErr_Clear(); /* no memory: a slot is not used any more, and nothing else is lost */
-    Py_XDECREF(token);
 }
 
 static void operation_set(struct operation *operation, PyObject *entry)
@@ -93,37 +88,77 @@ static void operation_set(struct operation *operation, PyObject *entry)
 /* The entry leaves the books, if it is there still. */
 static bool entry_withdraw(struct port *port, const struct draft *draft)
 {
-    if (PyDict_GetItemWithError(port->pending, draft->token_object) == draft->entry &&
-        PyDict_DelItem(port->pending, draft->token_object) == 0)
-        return true;
-    PyErr_Clear();
-    return false;
+    if (!books_are_open(port) || book_find(port_book(port), draft->token) != draft->entry)
+        return false;
+    Py_DECREF(book_remove(port_book(port), draft->token)); /* the draft has it as well */
+    return true;
 }
 
-bool draft_claim(struct port *port, struct draft *draft, int mode)
+static void token_give(struct port *port, uint64_t token)
+{
+    if (!tokens_give(port_tokens(port), token & (uint64_t)TOKENS))
+        PyErr_Clear(); /* no memory: a slot is not used any more, and nothing else is lost */
+}
+
+static bool draft_is_claimable(struct port *port, const struct draft *draft)
 {
     struct operation *operation = &draft->transfer->base;
     struct key *key = (struct key *)draft->key;
-    PyObject *number = mode_object(mode);
-    if (operation->entry != Py_None || operation->key != draft->key ||
-        key->port != (PyObject *)port || !(key->fits & draft->fits) ||
-        key->descriptor != draft->number || port->native == NULL || port->pending == NULL ||
-        number == NULL || !token_pop(port, draft))
-        return false;
+    return operation->entry == Py_None && operation->key == draft->key &&
+           key->port == (PyObject *)port && (key->fits & draft->fits) &&
+           key->descriptor == draft->number && port->native != NULL && books_are_open(port);
+}
+
+static void entry_fill(struct port *port, struct draft *draft, PyObject *mode)
+{
     PyObject *entry = draft->entry;
-    PyTuple_SetItem(entry, ENTRY_OPERATION, Py_NewRef((PyObject *)operation));
+    draft->filled = true;
+    if (!PyObject_GC_IsTracked(entry))
+        PyObject_GC_Track(entry);
+    PyTuple_SetItem(entry, ENTRY_OPERATION, Py_NewRef((PyObject *)draft->transfer));
     PyTuple_SetItem(entry, ENTRY_KEY, Py_NewRef(draft->key));
     PyTuple_SetItem(entry, ENTRY_SETTLE, Py_NewRef(Py_None));
     PyTuple_SetItem(entry, ENTRY_PIN, Py_NewRef(draft->pin));
     PyTuple_SetItem(entry, ENTRY_TOKEN, Py_NewRef(draft->token_object));
     PyTuple_SetItem(entry, ENTRY_PORT, Py_NewRef((PyObject *)port));
-    PyTuple_SetItem(entry, ENTRY_MODE, Py_NewRef(number));
-    if (PyDict_SetItem(port->pending, draft->token_object, entry) < 0) {
-        token_push(port, draft->token);
+    PyTuple_SetItem(entry, ENTRY_MODE, Py_NewRef(mode));
+}
+
+/* The next token, room for its entry, and what the entry needs.  It stays free. */
+static bool token_look(struct port *port, struct draft *draft, int mode)
+{
+    if (mode_object(mode) == NULL || !draft_is_claimable(port, draft) ||
+        !tokens_look(port_tokens(port), &draft->token) ||
+        !book_reserve(port_book(port), draft->token))
         return false;
-    }
-    operation_set(operation, entry);
+    draft->token_object = PyLong_FromUnsignedLongLong(draft->token);
+    return draft->token_object != NULL;
+}
+
+static void draft_enter(struct port *port, struct draft *draft, int mode)
+{
+    entry_fill(port, draft, mode_object(mode));
+    tokens_take(port_tokens(port));
+    book_enter(port_book(port), draft->token, draft->entry);
+    operation_set(&draft->transfer->base, draft->entry);
+}
+
+bool draft_claim(struct port *port, struct draft *draft, int mode)
+{
+    if (!token_look(port, draft, mode))
+        return false;
+    draft_enter(port, draft, mode);
     return true;
+}
+
+bool draft_reserve(struct port *port, struct draft *draft, int mode)
+{
+    return token_look(port, draft, mode);
+}
+
+void draft_claim_reserved(struct port *port, struct draft *draft, int mode)
+{
+    draft_enter(port, draft, mode);
 }
 
 void draft_end(struct port *port, struct draft *draft, PyObject *outcome)
@@ -134,7 +169,7 @@ void draft_end(struct port *port, struct draft *draft, PyObject *outcome)
     PyObject *before = operation->outcome;
     operation->outcome = Py_NewRef(outcome);
     operation_set(operation, Py_None);
-    token_push(port, draft->token + GENERATION);
+    token_give(port, draft->token + GENERATION);
     Py_XDECREF(before); /* last: it may run anything */
 }
 
@@ -144,5 +179,5 @@ void draft_undo(struct port *port, struct draft *draft)
     if (operation->entry == draft->entry)
         operation_set(operation, Py_None);
     if (entry_withdraw(port, draft))
-        token_push(port, draft->token);
+        token_give(port, draft->token);
 }

@@ -175,6 +175,24 @@ COLLECTED(key, struct key, port, 2)
 static PyType_Slot key_slots[] = {COLLECTED_SLOTS(key), {0, NULL}};
 SPEC(key, KeyFields, struct key, Py_TPFLAGS_HAVE_GC);
 
+bool key_ask(struct key *key, long long *number)
+{
+    PyObject *getter = key->number;
+    if (getter == NULL)
+        return false;
+    Py_INCREF(getter); /* another thread may change the field meanwhile */
+    PyObject *object = PyObject_CallNoArgs(getter);
+    Py_DECREF(getter);
+    if (object == NULL)
+        return false;
+    bool is_number = PyLong_Check(object);
+    *number = is_number ? PyLong_AsLongLong(object) : -1;
+    Py_DECREF(object);
+    if (is_number && *number == -1)
+        PyErr_Clear(); /* too large, if it is an error: no handle has it */
+    return is_number;
+}
+
 /* ---- completions ---- */
 
 _Static_assert(offsetof(struct completion, error) - offsetof(struct completion, operation) ==

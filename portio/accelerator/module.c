@@ -5,19 +5,44 @@
 
 PyObject *array_type;
 
-/* What Python calls the methods' arguments, for help() and inspect. */
+/* What Python calls the methods' arguments, for help() and inspect; and whose they are. */
 static struct method {
     const char *signature;
+    PyTypeObject **owner;
     PyMethodDef definition;
 } methods[] = {
     {"($self, *operations, queued=True, quiet=False)",
+     &port_type,
      {"submit", (PyCFunction)(void (*)(void))port_submit, METH_FASTCALL | METH_KEYWORDS, NULL}},
-    {"($self, operation, /)", {"_start", port_start, METH_O, NULL}},
+    {"($self, operation, /)", &port_type, {"_start", port_start, METH_O, NULL}},
     {"($self, out, token, nbytes, status, /)",
+     &port_type,
      {"_take", (PyCFunction)(void (*)(void))port_take, METH_FASTCALL, NULL}},
+    {"($self)", &completion_type, {"result", completion_result, METH_NOARGS, NULL}},
 };
 
-/* method(class, name, doc): the method of that name, for a class of ports. */
+static struct property {
+    PyTypeObject **owner;
+    PyGetSetDef definition;
+} properties[] = {
+    {&operation_type, {"pending", operation_pending, NULL, NULL, NULL}},
+};
+
+/* A text for good, as the definition that refers to it. */
+static const char *text_keep(PyObject *text)
+{
+    return text != NULL ? PyUnicode_AsUTF8AndSize(text, NULL) : NULL;
+}
+
+static bool is_for(PyTypeObject *class, PyTypeObject *owner)
+{
+    if (PyType_IsSubtype(class, owner))
+        return true;
+    PyErr_Format(PyExc_TypeError, "%R is no class for it", class);
+    return false;
+}
+
+/* method(class, name, doc): the method or property of that name. */
 static PyObject *method_make(PyObject *module, PyObject *arguments)
 {
     (void)module;
@@ -25,23 +50,30 @@ static PyObject *method_make(PyObject *module, PyObject *arguments)
     const char *name, *doc;
     if (!PyArg_ParseTuple(arguments, "O!sz", &PyType_Type, &class, &name, &doc))
         return NULL;
-    if (!PyType_IsSubtype(class, port_type))
-        return PyErr_Format(PyExc_TypeError, "%R is no class of ports", class);
+    if (doc == NULL)
+        doc = "";
     for (size_t at = 0; at < sizeof methods / sizeof *methods; at++) {
         struct method *method = &methods[at];
         if (strcmp(method->definition.ml_name, name) != 0)
             continue;
-        if (method->definition.ml_doc == NULL) {
-            PyObject *text = PyUnicode_FromFormat("%s%s\n--\n\n%s", name, method->signature,
-                                                  doc != NULL ? doc : "");
-            if (text == NULL)
-                return NULL;
-            /* For good, as the definition that refers to it. */
-            method->definition.ml_doc = PyUnicode_AsUTF8AndSize(text, NULL);
-            if (method->definition.ml_doc == NULL)
-                return NULL;
-        }
-        return PyDescr_NewMethod(class, &method->definition);
+        if (!is_for(class, *method->owner))
+            return NULL;
+        if (method->definition.ml_doc == NULL)
+            method->definition.ml_doc = text_keep(
+                PyUnicode_FromFormat("%s%s\n--\n\n%s", name, method->signature, doc));
+        return method->definition.ml_doc != NULL ? PyDescr_NewMethod(class, &method->definition)
+                                                 : NULL;
+    }
+    for (size_t at = 0; at < sizeof properties / sizeof *properties; at++) {
+        struct property *property = &properties[at];
+        if (strcmp(property->definition.name, name) != 0)
+            continue;
+        if (!is_for(class, *property->owner))
+            return NULL;
+        if (property->definition.doc == NULL)
+            property->definition.doc = text_keep(PyUnicode_FromString(doc));
+        return property->definition.doc != NULL ? PyDescr_NewGetSet(class, &property->definition)
+                                                : NULL;
     }
     return PyErr_Format(PyExc_ValueError, "there is no method %s", name);
 }
@@ -59,7 +91,7 @@ static PyObject *mark(PyObject *module, PyObject *class)
 
 static PyMethodDef functions[] = {
     {"mark", mark, METH_O, "A class of operations of which every one is for Python."},
-    {"method", method_make, METH_VARARGS, "Makes a method for a class of ports."},
+    {"method", method_make, METH_VARARGS, "Makes a method or a property for a class."},
     {0},
 };
 
@@ -82,7 +114,7 @@ PyMODINIT_FUNC PyInit__accelerator(void)
         array_type = PyObject_GetAttrString(arrays, "array");
     Py_XDECREF(arrays);
     if (array_type == NULL || fields_add(module) < 0 || pin_add(module) < 0 ||
-        port_add(module) < 0) {
+        piece_add(module) < 0 || book_add(module) < 0 || port_add(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

@@ -28,15 +28,15 @@ static void port_dealloc(PyObject *self)
     object_free(self);
 }
 
-/* The class of completions, and the engine's port and three of its functions, as
+/* The class of completions, and the engine's port and four of its functions, as
    addresses. */
 static PyObject *port_connect(PyObject *self, PyObject *arguments)
 {
     struct port *port = (struct port *)self;
-    unsigned long long native, submit_one, submit, get;
+    unsigned long long native, submit_one, submit, get, renew;
     PyObject *class;
-    if (!PyArg_ParseTuple(arguments, "O!KKKK", &PyType_Type, &class, &native, &submit_one,
-                          &submit, &get))
+    if (!PyArg_ParseTuple(arguments, "O!KKKKK", &PyType_Type, &class, &native, &submit_one,
+                          &submit, &get, &renew))
         return NULL;
     if (!PyType_IsSubtype((PyTypeObject *)class, completion_type))
         return PyErr_Format(PyExc_TypeError, "%R is no class of completions", class);
@@ -46,6 +46,7 @@ static PyObject *port_connect(PyObject *self, PyObject *arguments)
     port->submit_one = (submit_one_function)(uintptr_t)submit_one;
     port->submit = (submit_function)(uintptr_t)submit;
     port->get = (get_function)(uintptr_t)get;
+    port->renew = (renew_function)(uintptr_t)renew;
     port->native = (portio_port *)(uintptr_t)native;
     Py_RETURN_NONE;
 }

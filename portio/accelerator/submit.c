@@ -92,6 +92,62 @@ static enum start not_claimed(PyObject *self, const struct draft *draft)
     return START_FAILED;
 }
 
+static int engine_submit(const struct port *port, const struct draft *draft, uint32_t flags)
+{
+    portio_port *native = port->native;
+    submit_one_function submit_one = port->submit_one;
+    uint64_t handle = ((struct key *)draft->key)->id, length = (uint64_t)draft->length;
+    uint32_t kind = draft->transfer->kind;
+    int result;
+    if (port->brief)
+        return submit_one(native, kind, flags, handle, draft->token, draft->start, length,
+                          draft->argument);
+    Py_BEGIN_ALLOW_THREADS
+    result = submit_one(native, kind, flags, handle, draft->token, draft->start, length,
+                        draft->argument);
+    Py_END_ALLOW_THREADS
+    return result;
+}
+
+/* A quiet operation that is brief has nearly always ended when the engine returns, and then
+   it was never pending for anybody. */
+static enum start start_quiet(struct port *port, struct draft *draft, int mode, uint32_t flags,
+                              PyObject *moved)
+{
+    if (!draft_reserve(port, draft, mode))
+        return START_BY_RULE;
+    int result = engine_submit(port, draft, flags);
+    if (result == 0) {
+        draft_claim_reserved(port, draft, mode);
+        return STARTED;
+    }
+    if (result < 0)
+        return refusal_raise(port, result);
+    struct operation *operation = &draft->transfer->base;
+    PyObject *before = operation->outcome;
+    operation->outcome = Py_NewRef(moved);
+    Py_XDECREF(before); /* last: it may run anything */
+    return STARTED_AND_ENDED;
+}
+
+static enum start start_claimed(struct port *port, struct draft *draft, int mode, uint32_t flags,
+                                PyObject *moved)
+{
+    if (!draft_claim(port, draft, mode))
+        return START_BY_RULE;
+    port->brief = port->brief && is_brief(draft);
+    int result = engine_submit(port, draft, flags);
+    if (result > 0) {
+        draft_end(port, draft, moved);
+        return STARTED_AND_ENDED;
+    }
+    if (result < 0) {
+        draft_undo(port, draft);
+        return refusal_raise(port, result);
+    }
+    return STARTED;
+}
+
 /* `flags`: what the engine is asked for beside the mode. */
 static enum start start_one(struct port *port, struct transfer *transfer, int mode,
                             uint32_t flags)
@@ -99,42 +155,21 @@ static enum start start_one(struct port *port, struct transfer *transfer, int mo
     struct draft draft;
     PyObject *moved = NULL;
     enum start start = START_BY_RULE;
+    flags |= (uint32_t)mode;
     if (!draft_make(&draft, transfer)) {
         start = not_claimed((PyObject *)port, &draft);
         goto end;
     }
-    flags |= (uint32_t)mode;
     if (flags & PORTIO_QUIET && (moved = PyLong_FromSsize_t(draft.length)) == NULL) {
         start = START_FAILED;
         goto end;
     }
-    if (!draft_claim(port, &draft, mode)) {
+    if (moved != NULL && port->brief && is_brief(&draft))
+        start = start_quiet(port, &draft, mode, flags, moved);
+    else
+        start = start_claimed(port, &draft, mode, flags, moved);
+    if (start == START_BY_RULE)
         start = not_claimed((PyObject *)port, &draft);
-        goto end;
-    }
-    portio_port *native = port->native;
-    submit_one_function submit_one = port->submit_one;
-    uint64_t handle = ((struct key *)draft.key)->id, length = (uint64_t)draft.length;
-    uint32_t kind = transfer->kind;
-    port->brief = port->brief && is_brief(&draft);
-    int result;
-    if (port->brief) {
-        result = submit_one(native, kind, flags, handle, draft.token, draft.start, length,
-                            draft.argument);
-    } else {
-        Py_BEGIN_ALLOW_THREADS
-        result = submit_one(native, kind, flags, handle, draft.token, draft.start, length,
-                            draft.argument);
-        Py_END_ALLOW_THREADS
-    }
-    start = STARTED;
-    if (result > 0) {
-        draft_end(port, &draft, moved);
-        start = STARTED_AND_ENDED;
-    } else if (result < 0) {
-        draft_undo(port, &draft);
-        start = refusal_raise(port, result);
-    }
 end:
     Py_XDECREF(moved);
     draft_drop(&draft);

@@ -9,13 +9,14 @@ struct draft {
     PyObject *key;
     PyObject *pin;
     PyObject *entry;        /* a tuple, filled by the claim */
-    PyObject *token_object; /* from the claim on */
+    PyObject *token_object; /* from the claim on, or the look before it */
     uint64_t token;
     long long number;
     int64_t argument;
     void *start;
     Py_ssize_t length;
     unsigned int fits; /* which types of handle */
+    bool filled;       /* the entry */
     bool failed;       /* the handle itself has raised: that is not to be tried again */
 };
 
@@ -26,6 +27,11 @@ void draft_drop(struct draft *draft);
 /* Looks at the state, and claims the operation: nothing can come in between.  False: it
    cannot be claimed, and nothing has changed. */
 bool draft_claim(struct port *port, struct draft *draft, int mode);
+/* The same in two steps, with one call of the engine between them that keeps the GIL, so
+   that nobody comes between: a look at the token that it would have; then, if the operation
+   has not ended by then, the claim, which cannot fail. */
+bool draft_reserve(struct port *port, struct draft *draft, int mode);
+void draft_claim_reserved(struct port *port, struct draft *draft, int mode);
 /* A claimed one is idle again: with an outcome, because it has ended; or as it was. */
 void draft_end(struct port *port, struct draft *draft, PyObject *outcome);
 void draft_undo(struct port *port, struct draft *draft);

@@ -1,6 +1,7 @@
 /* Records become completions: what `Port.get_many` and `Port.get` do as a rule, and the step
    that takes one record (packets.py). */
-#include "accelerator.h"
+#include "book.h"
+#include "take.h"
 
 #include <string.h>
 
@@ -45,21 +46,57 @@ static bool is_plain(PyObject *entry)
            PyLong_AsLong(PyTuple_GetItem(entry, ENTRY_MODE)) == MODE_QUEUED;
 }
 
+/* The token's next life; the slot is idle. */
+static void token_end(struct port *port, uint64_t token)
+{
+    if (!tokens_give(port_tokens(port), (token + GENERATION) & (uint64_t)TOKENS))
+        PyErr_Clear(); /* no memory: the slot is not used any more */
+}
+
 /* The packet that a program has posted is its completion already; a nudge has none. */
-static bool posted_take(struct port *port, PyObject *out, PyObject *token, PyObject *entry,
-                        PyObject *idle)
+static bool posted_take(struct port *port, PyObject *out, uint64_t token, PyObject *entry)
 {
     PyObject *completion = PyTuple_GetItem(entry, 1);
-    Py_ssize_t place = PyList_Size(out);
     if (completion != Py_None && PyList_Append(out, completion) < 0)
         return false;
-    if (PyDict_DelItem(port->pending, token) < 0) { /* the claim */
-        PyErr_Clear();
-        return completion == Py_None || PyList_SetSlice(out, place, place + 1, NULL) == 0;
-    }
-    if (PyList_Append(port->free, idle) < 0)
-        PyErr_Clear();
+    Py_DECREF(book_remove(port_book(port), token)); /* the claim; the caller has it as well */
+    token_end(port, token);
     return true;
+}
+
+static PyObject *prepared; /* empty: nobody has set its fields */
+
+bool completion_prepare(const struct port *port)
+{
+    if (prepared != NULL && (PyObject *)Py_TYPE(prepared) == port->completions)
+        return true;
+    PyObject *made = PyType_GenericAlloc((PyTypeObject *)port->completions, 0);
+    PyObject *before = prepared; /* perhaps a finalizer's */
+    prepared = made;
+    Py_XDECREF(before);
+    return prepared != NULL;
+}
+
+bool completion_append(PyObject *out)
+{
+    return PyList_Append(out, prepared) == 0;
+}
+
+void completion_withdraw(PyObject *out)
+{
+    Py_ssize_t count = PyList_Size(out);
+    PyList_SetSlice(out, count - 1, count, NULL);
+}
+
+void completion_fill(PyObject *operation, PyObject *key, PyObject *nbytes, PyObject *outcome)
+{
+    struct completion *completion = (struct completion *)prepared;
+    prepared = NULL;
+    completion->operation = Py_NewRef(operation);
+    completion->key = Py_NewRef(key);
+    completion->nbytes = Py_NewRef(nbytes);
+    completion->outcome = Py_NewRef(outcome);
+    Py_DECREF((PyObject *)completion); /* the list has it */
 }
 
 static PyObject *take_by_rule(PyObject *self, PyObject *out, const portio_completion *record)
@@ -75,65 +112,46 @@ static bool record_take(PyObject *self, PyObject *out, const portio_completion *
 {
     struct port *port = (struct port *)self;
     bool done = false;
-    PyObject *entry = NULL, *nbytes = NULL, *idle = NULL;
-    struct completion *completion = NULL;
-    PyObject *token = PyLong_FromUnsignedLongLong(record->token);
-    if (token == NULL)
+    PyObject *entry = NULL, *nbytes = NULL;
+    /* All memory first: a finalizer may run where it is allocated, and nothing else may
+       come between the look at the entry and the claim. */
+    if (!completion_prepare(port) || (nbytes = PyLong_FromLongLong(record->nbytes)) == NULL)
         goto end;
-    idle = PyLong_FromUnsignedLongLong((record->token + GENERATION) & (uint64_t)TOKENS);
-    if (idle == NULL)
-        goto end;
-    entry = PyDict_GetItemWithError(port->pending, token);
+    entry = books_are_open(port) ? book_find(port_book(port), record->token) : NULL;
     Py_XINCREF(entry);
     if (entry != NULL && PyTuple_Size(entry) == POSTED_SIZE) {
-        done = posted_take(port, out, token, entry, idle);
+        done = posted_take(port, out, record->token, entry);
         goto end;
     }
     if (entry == NULL || record->status != 0 || !is_plain(entry)) {
-        if (entry == NULL && PyErr_Occurred() != NULL)
+        enum piece piece = entry != NULL && record_is_piece(record, entry)
+                               ? piece_take(self, out, record, entry)
+                               : PIECE_BY_RULE;
+        if (piece != PIECE_BY_RULE) {
+            done = piece == PIECE_TAKEN;
             goto end;
+        }
         PyObject *taken = take_by_rule(self, out, record);
         done = taken != NULL;
         Py_XDECREF(taken);
         goto end;
     }
     struct operation *operation = (struct operation *)PyTuple_GetItem(entry, ENTRY_OPERATION);
-    nbytes = PyLong_FromLongLong(record->nbytes);
-    completion = (struct completion *)PyType_GenericAlloc((PyTypeObject *)port->completions, 0);
-    /* Finalizers may have run. */
-    if (nbytes == NULL || completion == NULL)
-        goto end;
-    completion->operation = Py_NewRef((PyObject *)operation);
-    completion->key = Py_NewRef(PyTuple_GetItem(entry, ENTRY_KEY));
-    completion->nbytes = Py_NewRef(nbytes);
-    completion->outcome = Py_NewRef(Py_None);
     /* Room first, so that nothing can fail once it is claimed. */
-    Py_ssize_t place = PyList_Size(out);
-    if (PyList_Append(out, (PyObject *)completion) < 0)
+    if (!completion_append(out))
         goto end;
-    if (PyDict_GetItemWithError(port->pending, token) != entry ||
-        PyDict_DelItem(port->pending, token) < 0) { /* the claim */
-        PyErr_Clear();
-        PyList_SetSlice(out, place, place + 1, NULL);
-        PyObject *lost = PyObject_CallMethod(self, "_lose", "OO", token, completion);
-        done = lost != NULL;
-        Py_XDECREF(lost);
-        goto end;
-    }
+    Py_DECREF(book_remove(port_book(port), record->token)); /* the claim; we have it as well */
+    completion_fill((PyObject *)operation, PyTuple_GetItem(entry, ENTRY_KEY), nbytes, Py_None);
     PyObject *before = operation->outcome, *entry_before = operation->entry;
     operation->outcome = Py_NewRef(nbytes);
     operation->entry = Py_NewRef(Py_None);
-    if (PyList_Append(port->free, idle) < 0)
-        PyErr_Clear(); /* no memory: the slot is not used any more */
+    token_end(port, record->token);
     Py_XDECREF(entry_before);
     Py_XDECREF(before); /* last: it may run anything */
     done = true;
 end:
-    Py_XDECREF((PyObject *)completion);
-    Py_XDECREF(idle);
     Py_XDECREF(nbytes);
     Py_XDECREF(entry);
-    Py_XDECREF(token);
     return done;
 }
 
@@ -182,18 +200,33 @@ static bool timeout_read(PyObject *object, int64_t *timeout)
                                  overflow == 0);
 }
 
-/* Asks the engine.  On a shared port it first looks with the GIL whether there is something:
-   that is brief, if the operations are, and a worker that goes on at once does not hand the
-   GIL to another. */
+/* Asks the engine.
+
+   On a shared port, while everything there is brief, it looks with the GIL whether there is
+   something: a worker that goes on at once does not hand the GIL to another.  Where there is
+   nothing it waits, without the GIL, for news only.  A packet that it took then would lie
+   until the GIL comes back, which is up to 5 ms (sys.setswitchinterval) while another worker
+   is busy, who would have had time for it. */
 static int records_get(struct port *port, portio_completion *records, uint32_t most,
                        int64_t timeout)
 {
     portio_port *native = port->native;
     get_function get = port->get;
     int taken;
-    if (port->brief && port->owner == 0 && timeout != 0 &&
-        (taken = get(native, records, most, 0)) != 0)
-        return taken;
+    while (port->brief && port->owner == 0 && timeout != 0) {
+        if ((taken = get(native, records, most, 0)) != 0)
+            return taken;
+        int news;
+        Py_BEGIN_ALLOW_THREADS
+        news = get(native, NULL, 0, timeout);
+        Py_END_ALLOW_THREADS
+        if (news == PORTIO_UNSUPPORTED)
+            break;
+        if (news < 0)
+            return news;
+        if (port->native == NULL)
+            return PORTIO_CLOSED;
+    }
     Py_BEGIN_ALLOW_THREADS
     taken = get(native, records, most, timeout);
     Py_END_ALLOW_THREADS

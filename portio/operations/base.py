@@ -209,6 +209,9 @@ class Operation(OperationFields, Generic[T]):
         return f"<{type(self).__name__}{where}{state}>"
 
 
+accelerator.install(Operation, "pending")
+
+
 class Transfer(Operation[T]):
     """An operation that moves bytes between a handle and buffers: what they share."""
 

@@ -158,15 +158,94 @@ def test_either_form_takes_up_what_the_other_has_begun(
 
 
 @needs_c
+@pytest.mark.parametrize("many", [False, True], ids=["get", "get_many"])
+def test_pieces_are_taken_in_c(
+    port: portio.Port,
+    key: portio.CompletionKey,
+    pair: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    many: bool,
+) -> None:
+    """And by the rule where C cannot: before and after, it is the same operation."""
+    receive = portio.RecvMultishot(key, portio.BufferPool(port, 2, 8))
+    port.submit(receive)
+    seen = []
+    with monkeypatch.context() as patched:
+        patched.setattr(portio.Port, "_take_by_rule", refuse)
+        for number in range(ROUNDS):
+            pair[1].send(b"%08d" % number)
+            done: Any = None
+            while not done:
+                done = port.get_many()[0] if many else port.get()
+            assert done.operation is receive
+            assert done.key is key
+            assert (done.nbytes, done.error, done.last, done.payload) == (8, None, False, None)
+            assert receive.pending
+            seen.append(done.result())
+    assert seen == [b"%08d" % number for number in range(ROUNDS)]
+    accelerator.disconnect(port)
+    pair[1].send(b"the rule")
+    by_rule = port.get(LIMIT)
+    assert by_rule is not None
+    assert (by_rule.result(), by_rule.last) == (b"the rule", False)
+    receive.cancel()
+    end = port.get(LIMIT)
+    assert end is not None
+    assert end.last
+    assert_balanced(port)
+
+
+def test_pieces_of_a_handle_that_was_closed_behind_our_back(
+    port: portio.Port, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """Its number is another's: the next turn must not use it (K6)."""
+    ours, peer = pair
+    handle = Handle(ours.fileno())
+    receive = portio.RecvMultishot(port.associate(handle), portio.BufferPool(port, 1, 8))
+    port.submit(receive)
+    peer.send(b"12345678")
+    closed = []
+
+    def close() -> None:
+        closed.append(ours.close())
+        handle.descriptor = -1
+
+    handle.asked = close
+    pieces = [port.get(LIMIT)]
+    if not closed:  # the rule does not ask the handle; the descriptor is looked at instead
+        close()
+        receive.cancel()
+    pieces.append(port.get(LIMIT))
+    assert [piece.result() for piece in pieces[:1] if piece is not None] == [b"12345678"]
+    assert pieces[1] is not None
+    assert pieces[1].error is not None
+    assert pieces[1].last
+    assert_balanced(port)
+
+
+@needs_c
 def test_nothing_is_counted_wrong(
     port: portio.Port, key: portio.CompletionKey, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     """Each object that passes has as many references afterwards as before."""
     buffer, data, fault = bytearray(8), bytearray(b"12345678"), object()
     receive, send = portio.Recv(key, buffer), portio.Send(key, data)
-    watched = (buffer, data, receive, send, key, port, None, fault, port._pending, port._free)
+    pool = portio.BufferPool(port, 1, 4)
+    endless = portio.RecvMultishot(key, pool)
+    watched = (
+        *(buffer, data, receive, send, key, port, None, fault, port._pending, port._free),
+        *(pool, endless, pool._memory),
+    )
 
     def walk() -> None:
+        port.submit(endless)
+        for _ in range(ROUNDS):
+            pair[1].send(b"1234")
+            piece = port.get()
+            assert piece is not None
+            assert piece.result() == b"1234"
+        endless.cancel()
+        assert port.get() is not None
         for _ in range(ROUNDS):
             pair[1].send(b"12345678")
             port.submit(receive)
@@ -473,8 +552,14 @@ def test_the_text_is_that_of_the_rule(switch: str) -> None:
         import inspect, portio
         print(inspect.signature(portio.Port.submit).parameters.keys())
         print(inspect.getdoc(portio.Port.submit))
+        print(inspect.signature(portio.Completion.result).parameters.keys())
+        print(inspect.getdoc(portio.Completion.result))
+        print(inspect.getdoc(portio.Operation.pending))
         """,
         PORTIO_ACCELERATOR=switch,
     )
     assert "Starts operations; each completes exactly once." in told
     assert "'operations', 'queued', 'quiet'" in told
+    assert "['self']" in told
+    assert "The operation's result; of a posted packet the payload." in told
+    assert "Whether it was submitted and its completion has not left the port yet." in told

@@ -1,0 +1,24 @@
+/* What a program asks of each operation and each completion: whether it is pending, and
+   what came of it. */
+#include "accelerator.h"
+
+PyObject *operation_pending(PyObject *self, void *closure)
+{
+    (void)closure;
+    PyObject *entry = ((struct operation *)self)->entry;
+    if (entry == NULL) /* __init__ was not called: the rule says so */
+        return PyObject_GetAttrString(self, "_entry");
+    return PyBool_FromLong(entry != Py_None);
+}
+
+PyObject *completion_result(PyObject *self, PyObject *nothing)
+{
+    (void)nothing;
+    struct completion *completion = (struct completion *)self;
+    PyObject *outcome = completion->outcome;
+    if (outcome == Py_None && completion->operation != NULL && completion->nbytes != NULL)
+        return Py_NewRef(completion->operation != Py_None ? completion->nbytes : Py_None);
+    if (outcome != NULL && PyBytes_CheckExact(outcome)) /* a piece of a stream */
+        return Py_NewRef(outcome);
+    return call_rule(self, "_result_by_rule", NULL, 0, NULL);
+}

@@ -1,0 +1,162 @@
+/* A piece of a stream that a RecvMultishot has received: a record becomes a completion, and
+   the operation's next turn begins (turns.py has the rule, pools.py the memory). */
+#include "book.h"
+#include "take.h"
+
+#include <string.h>
+
+PyTypeObject *pool_type;
+
+struct pool {
+    PyObject_HEAD
+    PyObject *memory; /* a bytearray that is never resized */
+    Py_ssize_t size;  /* of one buffer */
+};
+
+/* ---- pools ---- */
+
+static int pool_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    return objects_visit(self, &((struct pool *)self)->memory, 1, visit, arg);
+}
+
+static int pool_clear(PyObject *self)
+{
+    return objects_clear(&((struct pool *)self)->memory, 1);
+}
+
+static void pool_dealloc(PyObject *self)
+{
+    PyObject_GC_UnTrack(self);
+    pool_clear(self);
+    object_free(self);
+}
+
+static PyMemberDef pool_members[] = {
+    {"_memory", T_OBJECT_EX, offsetof(struct pool, memory), 0, NULL},
+    {"size", T_PYSSIZET, offsetof(struct pool, size), 0, NULL},
+    {0},
+};
+
+static PyType_Slot pool_slots[] = {
+    {Py_tp_traverse, pool_traverse},
+    {Py_tp_clear, pool_clear},
+    {Py_tp_dealloc, pool_dealloc},
+    {Py_tp_members, pool_members},
+    {0, NULL},
+};
+
+static PyType_Spec pool_spec = {
+    .name = "portio.accelerator.PoolFields",
+    .basicsize = sizeof(struct pool),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = pool_slots,
+};
+
+int piece_add(PyObject *module)
+{
+    pool_type = type_add(module, &pool_spec, NULL);
+    return pool_type != NULL ? 0 : -1;
+}
+
+/* ---- pieces ---- */
+
+bool record_is_piece(const portio_completion *record, PyObject *entry)
+{
+    return record->status == (int64_t)PORTIO_MORE << 32 &&
+           PyObject_TypeCheck(PyTuple_GetItem(entry, ENTRY_PIN), pool_type);
+}
+
+static PyObject *piece_copy(const struct pool *pool, int64_t nbytes)
+{
+    uint64_t length = (uint64_t)nbytes & UINT32_MAX;
+    uint64_t start = ((uint64_t)nbytes >> 32) * (uint64_t)pool->size;
+    if (pool->memory == NULL || !PyByteArray_Check(pool->memory) ||
+        start + length > (uint64_t)PyByteArray_Size(pool->memory))
+        return NULL;
+    return PyBytes_FromStringAndSize(PyByteArray_AsString(pool->memory) + start,
+                                     (Py_ssize_t)length);
+}
+
+/* The entry of the next turn: the same with another token. */
+static PyObject *entry_follow(PyObject *entry, PyObject *following)
+{
+    PyObject *again = PyTuple_New(ENTRY_SIZE);
+    for (Py_ssize_t at = 0; again != NULL && at < ENTRY_SIZE; at++)
+        PyTuple_SetItem(again, at,
+                        Py_NewRef(at == ENTRY_TOKEN ? following : PyTuple_GetItem(entry, at)));
+    return again;
+}
+
+/* The book has the next turn instead of this one, which is the claim.  False: somebody else
+   has claimed it. */
+static bool turn_claim(struct port *port, uint64_t token, PyObject *entry, PyObject *again)
+{
+    if (!books_are_open(port) || book_find(port_book(port), token) != entry)
+        return false;
+    Py_DECREF(book_remove(port_book(port), token)); /* the caller has it as well */
+    book_enter(port_book(port), (token + GENERATION) & (uint64_t)TOKENS, again);
+    return true;
+}
+
+/* Begins the turn: its buffer goes back to the pool.  The handle was asked just now. */
+static bool turn_begin(PyObject *self, uint64_t token, PyObject *following)
+{
+    struct port *port = (struct port *)self;
+    portio_port *native = port->native;
+    renew_function renew = port->renew;
+    int refused;
+    if (port->brief) {
+        refused = renew(native, token, 1);
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        refused = renew(native, token, 1);
+        Py_END_ALLOW_THREADS
+    }
+    if (refused != PORTIO_CLOSED)
+        return true;
+    PyObject *told = PyObject_CallMethod(self, "_drop_turn", "O", following);
+    Py_XDECREF(told);
+    return told != NULL;
+}
+
+enum piece piece_take(PyObject *self, PyObject *out, const portio_completion *record,
+                      PyObject *entry)
+{
+    struct port *port = (struct port *)self;
+    struct key *key = (struct key *)PyTuple_GetItem(entry, ENTRY_KEY);
+    enum piece result = PIECE_BY_RULE;
+    long long number;
+    PyObject *again = NULL, *bytes = NULL, *length = NULL, *following = NULL;
+    if (!key_ask(key, &number) || number != key->descriptor)
+        goto end;
+    following = PyLong_FromUnsignedLongLong((record->token + GENERATION) & (uint64_t)TOKENS);
+    if (following == NULL)
+        goto end;
+    again = entry_follow(entry, following);
+    bytes = piece_copy((struct pool *)PyTuple_GetItem(entry, ENTRY_PIN), record->nbytes);
+    length = PyLong_FromLongLong(record->nbytes & UINT32_MAX);
+    if (again == NULL || bytes == NULL || length == NULL || !completion_prepare(port))
+        goto end;
+    /* From here on nothing of Python runs until the claim. */
+    if (port->native == NULL || !completion_append(out))
+        goto end;
+    if (!turn_claim(port, record->token, entry, again)) {
+        completion_withdraw(out);
+        goto end;
+    }
+    struct operation *operation = (struct operation *)PyTuple_GetItem(entry, ENTRY_OPERATION);
+    completion_fill((PyObject *)operation, (PyObject *)key, length, bytes);
+    PyObject *before = operation->entry;
+    operation->entry = Py_NewRef(again);
+    Py_DECREF(before);
+    result = turn_begin(self, record->token, following) ? PIECE_TAKEN : PIECE_FAILED;
+end:
+    if (result == PIECE_BY_RULE)
+        PyErr_Clear();
+    Py_XDECREF(length);
+    Py_XDECREF(bytes);
+    Py_XDECREF(again);
+    Py_XDECREF(following);
+    return result;
+}

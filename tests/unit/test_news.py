@@ -1,0 +1,130 @@
+"""Waiting for news of packets, without taking one: what shared ports do who need the GIL first."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+import portio
+from portio import accelerator
+from support.threads import Background, in_thread
+from support.watch import LIMIT
+
+FOREVER = -1
+SECOND = 1_000_000_000
+
+
+@pytest.fixture
+def port(backend: str) -> Iterator[portio.Port]:
+    with portio.Port(8, backend=backend) as port:
+        if news(port, 0) == port._lib.PORTIO_UNSUPPORTED:
+            pytest.skip(f"{backend} hands out packets only")
+        yield port
+
+
+def news(port: portio.Port, timeout: int) -> int:
+    """What the door says: 1 for news."""
+    return port._lib.portio_get(port._native, port._null, 0, timeout)
+
+
+def waiting(port: portio.Port) -> Background[int]:
+    """A thread that waits for news, and has nothing else to do."""
+    return Background(news, port, int(LIMIT) * SECOND)
+
+
+def test_news_take_nothing(port: portio.Port) -> None:
+    assert news(port, 0) == 0
+    assert in_thread(news, port, SECOND // 50) == 0
+    port.post(None, 7)
+    assert news(port, 0) == 1
+    assert in_thread(news, port, FOREVER) == 1
+    done = port.get(0)
+    assert done is not None
+    assert done.nbytes == 7
+    assert news(port, 0) == 0
+
+
+def test_who_was_called_and_takes_its_time(port: portio.Port) -> None:
+    """Nobody who takes packets has to wait for that, and all are called in the end."""
+    called, comes = threading.Event(), threading.Event()
+
+    def hear() -> portio.Completion[object] | None:
+        assert news(port, FOREVER) == 1
+        called.set()
+        assert comes.wait(LIMIT)
+        return port.get(0)
+
+    worker = Background(hear)
+    port.post(None, 1)
+    assert called.wait(LIMIT)
+    others = [waiting(port) for _ in range(3)]
+    taken = port.get(0)  # the packet is nobody's yet
+    assert taken is not None
+    assert taken.nbytes == 1
+    with Background(port.get, LIMIT) as taker:
+        port.post(None, 2)
+        done = taker.result()
+        assert done is not None
+        assert done.nbytes == 2
+    port.post(None, 3)
+    comes.set()
+    last = worker.result()
+    assert last is not None
+    assert last.nbytes == 3
+    port.post()  # which nobody takes, so each of them is called when the one before has ended
+    assert [other.result() for other in others] == [1, 1, 1]
+    assert port.get(0) is not None
+
+
+def test_a_thread_that_was_called_and_ends(port: portio.Port) -> None:
+    """The next one is called."""
+    for _ in range(20):
+        first = waiting(port)
+        port.post()
+        assert first.result() == 1  # and it ends without a look
+        second = waiting(port)
+        assert second.result() == 1
+        assert port.get(0) is not None
+
+
+def test_closing_ends_the_wait(backend: str) -> None:
+    with portio.Port(backend=backend) as port:
+        if news(port, 0) == port._lib.PORTIO_UNSUPPORTED:
+            pytest.skip(f"{backend} hands out packets only")
+        workers = [waiting(port) for _ in range(3)]
+        port.close()
+        assert {worker.result() for worker in workers} == {port._lib.PORTIO_CLOSED}
+
+
+def test_a_thread_bound_port_has_none(backend: str) -> None:
+    with portio.Port(backend=backend, thread_bound=True) as port:
+        assert news(port, 0) == port._lib.PORTIO_UNSUPPORTED
+
+
+@pytest.mark.skipif(not accelerator.ACCELERATED, reason="the rule waits for packets")
+@pytest.mark.parametrize("many", [False, True], ids=["get", "get_many"])
+def test_the_main_thread_that_is_called_and_interrupted(
+    port: portio.Port, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    """What it does not come for is for others."""
+    asked = []
+
+    def interrupted(*_: object) -> None:
+        asked.append(1)
+        if len(asked) % 2 == 0:
+            raise KeyboardInterrupt
+
+    for _ in range(20):
+        with monkeypatch.context() as patched:
+            patched.setattr(portio.Port, "_fill", interrupted)
+            patched.setattr(portio.Port, "_next", interrupted)
+            with Background(port.post), pytest.raises(KeyboardInterrupt):
+                port.get_many() if many else port.get()
+        assert in_thread(port.get, 0) is not None
+        with waiting(port) as other:
+            in_thread(port.post)
+        assert other.result() == 1
+        assert in_thread(port.get, 0) is not None
+    assert len(asked) == 40
