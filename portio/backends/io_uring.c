@@ -93,6 +93,7 @@ static int engine_open_system(portio_port *port, struct engine *engine,
     if (has(features, FEATURE_NO_IOWAIT))
         engine->enter_flags = URING_ENTER_NO_IOWAIT;
     engine->registers = has(features, FEATURE_REGISTERED_BUFFERS);
+    engine->groups_wanted = has(features, FEATURE_BUFFER_RINGS);
     if (!port->thread_bound)
         return 0;
     engine->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -103,6 +104,7 @@ static int engine_open_system(portio_port *port, struct engine *engine,
 
 static void engine_free(struct engine *engine)
 {
+    groups_close(engine);
     ring_close(&engine->ring);
     free(engine->regions);
     int descriptors[] = {engine->wake_fd, atomic_load(&engine->notify_fd), engine->sentinel};
@@ -244,7 +246,7 @@ static void timer_begin(struct op *op)
     uring_time_set(op, op->argument < INT64_MAX - now ? now + op->argument : INT64_MAX);
 }
 
-static int operation_prepare(struct op *op)
+static int operation_prepare(portio_port *port, struct op *op)
 {
     switch ((enum portio_kind)op->kind) {
     case PORTIO_TIMER:
@@ -260,8 +262,12 @@ static int operation_prepare(struct op *op)
         break;
     default:
         transfer_begin(op);
-        /* A receive with a pool is lent a buffer when there is data, and not before. */
-        op->phase = op_is_readiness_probe(op) || op_is_pooled(op) ? PHASE_POLL : PHASE_DIRECT;
+        /* A receive with a pool is lent a buffer when there is data, and not before: by
+           the kernel, or else by us, when a poll has told. */
+        if (op_is_pooled(op))
+            op->phase = group_serves(port->engine, op->pool) ? PHASE_SELECT : PHASE_POLL;
+        else
+            op->phase = op_is_readiness_probe(op) ? PHASE_POLL : PHASE_DIRECT;
         break;
     }
     return 0;
@@ -278,7 +284,7 @@ void engine_start(portio_port *port, struct op *op)
         atomic_load(&port->closing))
         error = ECANCELED;
     else
-        error = operation_prepare(op);
+        error = operation_prepare(port, op);
     struct op_list *queue = handle != NULL ? &handle->queue[op_direction(op)] : NULL;
     bool first = queue == NULL || queue->head == NULL;
     if (queue != NULL)

@@ -6,6 +6,7 @@
    io_uring_cancel.c    the request for the end of one, and the kernel's answer
    io_uring_interrupt.c the descriptor of signals
    io_uring_region.c    registered buffers, and who uses them
+   io_uring_group.c     the buffers of pools, from which the kernel takes one
    io_uring_ring.c      the ring itself
    io_uring_features.c  what the kernel can do
 
@@ -18,6 +19,7 @@
 #define PORTIO_IO_URING_H
 
 #include "engine.h"
+#include "io_uring_group.h"
 #include "io_uring_ring.h"
 #include "transfer.h"
 
@@ -28,6 +30,7 @@ enum uring_feature {
     FEATURE_DEFER_TASKRUN,
     FEATURE_NO_IOWAIT,
     FEATURE_REGISTERED_BUFFERS,
+    FEATURE_BUFFER_RINGS,
     FEATURE_COUNT
 };
 
@@ -44,6 +47,8 @@ enum uring_phase {
     PHASE_POLL,       /* a poll stands for it: it was not ready, or only asks */
     PHASE_PAUSE,      /* a timer stands for it: nothing tells when it is ready */
     PHASE_ASYNC,      /* again, in a kernel thread: it would have blocked */
+    PHASE_SELECT,     /* a receive with a pool: the kernel waits, and takes a buffer … */
+    PHASE_AWAIT,      /* … and does not look for one before there is data */
     PHASE_FILL,       /* SendFile: reading from the file */
     PHASE_DRAIN       /* SendFile: sending the block */
 };
@@ -77,6 +82,8 @@ struct engine {
     _Atomic bool finished;    /* an operation has ended since engine_wait began */
     bool registers;           /* the kernel has registered buffers */
     struct regions *regions;  /* them; NULL until there is one (port's lock) */
+    bool groups_wanted;       /* the kernel has rings of buffers */
+    struct group *groups;     /* io_uring_group.h (port's lock) */
     struct engine *next;      /* all engines, for a forked child (io_uring_fork.c) */
     struct engine *previous;
 };

@@ -25,7 +25,7 @@ struct uring_sqe {
     uint32_t length;
     uint32_t op_flags; /* rw, fsync, poll, msg, timeout, accept, cancel */
     uint64_t user_data;
-    uint16_t buffer;
+    uint16_t buffer;   /* also the group of buffers */
     uint16_t personality;
     int32_t file_index;
     uint64_t addr3;
@@ -76,6 +76,23 @@ struct uring_rsrc_update { /* since 5.13: io_uring_rsrc_update2 */
     uint32_t reserved2;
 };
 
+/* An entry of a ring of buffers.  The ring's tail lies in what would be the first one's
+   reserved bytes. */
+struct uring_buf { /* since 5.19 */
+    uint64_t address;
+    uint32_t length;
+    uint16_t number;
+    uint16_t tail;
+};
+
+struct uring_buf_reg { /* since 5.19 */
+    uint64_t ring_address; /* of a page */
+    uint32_t ring_entries; /* a power of two */
+    uint16_t group;
+    uint16_t flags;
+    uint64_t reserved[3];
+};
+
 struct uring_getevents_arg { /* since 5.11 */
     uint64_t sigmask;
     uint32_t sigmask_size;
@@ -110,6 +127,15 @@ _Static_assert(offsetof(struct uring_rsrc_register, data) == 16, "io_uring_rsrc_
 _Static_assert(sizeof(struct uring_rsrc_update) == 32, "io_uring_rsrc_update2");
 _Static_assert(offsetof(struct uring_rsrc_update, data) == 8, "io_uring_rsrc_update2.data");
 _Static_assert(offsetof(struct uring_rsrc_update, count) == 24, "io_uring_rsrc_update2.nr");
+_Static_assert(sizeof(struct uring_buf) == 16, "io_uring_buf");
+_Static_assert(offsetof(struct uring_buf, length) == 8, "io_uring_buf.len");
+_Static_assert(offsetof(struct uring_buf, number) == 12, "io_uring_buf.bid");
+_Static_assert(offsetof(struct uring_buf, tail) == 14, "io_uring_buf_ring.tail");
+_Static_assert(sizeof(struct uring_buf_reg) == 40, "io_uring_buf_reg");
+_Static_assert(offsetof(struct uring_buf_reg, ring_entries) == 8, "io_uring_buf_reg.ring_entries");
+_Static_assert(offsetof(struct uring_buf_reg, group) == 12, "io_uring_buf_reg.bgid");
+_Static_assert(offsetof(struct uring_buf_reg, flags) == 14, "io_uring_buf_reg.flags");
+_Static_assert(offsetof(struct uring_buf_reg, reserved) == 16, "io_uring_buf_reg.resv");
 _Static_assert(sizeof(struct uring_getevents_arg) == 24, "io_uring_getevents_arg");
 _Static_assert(offsetof(struct uring_getevents_arg, timespec) == 16, "io_uring_getevents_arg.ts");
 
@@ -160,8 +186,12 @@ enum uring_opcode {
 #define URING_SQ_CQ_OVERFLOW (1u << 1) /* since 5.8 */
 #define URING_SQ_TASKRUN (1u << 2)     /* since 5.19 */
 
+#define URING_CQE_BUFFER (1u << 0) /* since 5.7 */
+#define URING_CQE_BUFFER_SHIFT 16  /* of its number, in the flags */
 #define URING_CQE_MORE (1u << 1)
 #define URING_SQE_ASYNC (1u << 4)
+#define URING_SQE_BUFFER_SELECT (1u << 5) /* since 5.7 */
+#define URING_POLL_FIRST (1u << 0)     /* since 5.19, in the ioprio of receives */
 #define URING_POLL_MULTI (1u << 0)     /* since 5.13, in the length */
 #define URING_TIMEOUT_ABS (1u << 0)
 #define URING_FSYNC_DATASYNC (1u << 0)
@@ -170,5 +200,9 @@ enum uring_opcode {
 #define URING_REGISTER_EVENTFD 4
 #define URING_REGISTER_BUFFERS2 15       /* since 5.13 */
 #define URING_REGISTER_BUFFERS_UPDATE 16 /* since 5.13 */
+#define URING_REGISTER_BUF_RING 22       /* since 5.19 */
+#define URING_UNREGISTER_BUF_RING 23     /* since 5.19 */
+
+#define URING_BUF_RING_MOST 32768u /* entries */
 
 #endif

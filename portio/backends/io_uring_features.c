@@ -14,6 +14,7 @@ static const char *const feature_names[] = {
     "defer_taskrun", /* 6.1: completions run when the owner waits for them */
     "no_iowait",     /* 6.15: waiting does not count as I/O wait in top(1) */
     "registered_buffers", /* 5.13, unless a filter of system calls is in the way */
+    "buffer_rings",  /* 5.19: the kernel takes the buffer of a receive from its pool */
 };
 
 static const uint32_t feature_flags[] = {
@@ -47,6 +48,7 @@ static bool probe_look(portio_probe *probe)
     int nothing = -1; /* EBADF when the call is allowed */
     int registered = ring_register(&ring, URING_REGISTER_EVENTFD, &nothing, 1);
     int regions = regions_register(&ring);
+    int groups = groups_try(&ring);
     ring_close(&ring);
     if (entered < 0) {
         probe->error = -entered;
@@ -69,7 +71,10 @@ static bool probe_look(portio_probe *probe)
         probe->features |= UINT64_C(1) << FEATURE_NO_IOWAIT;
     if (regions >= 0)
         probe->features |= UINT64_C(1) << FEATURE_REGISTERED_BUFFERS;
-    return regions >= 0 || !probe_is_passing(-regions);
+    if (groups >= 0)
+        probe->features |= UINT64_C(1) << FEATURE_BUFFER_RINGS;
+    return !(regions < 0 && probe_is_passing(-regions)) &&
+           !(groups < 0 && probe_is_passing(-groups));
 }
 
 void portio_probe_system(portio_probe *probe)

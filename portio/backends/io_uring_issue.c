@@ -57,6 +57,19 @@ static void prepare_message(struct uring_sqe *sqe, struct op *op, bool sends)
     }
 }
 
+/* The kernel waits for data, and takes a buffer from the pool's group when there is some. */
+static void prepare_select(struct uring_sqe *sqe, struct op *op)
+{
+    const struct group *group = group_of(op->pool);
+    op->u.select.pushed = group->pushed;
+    sqe->opcode = URING_RECV;
+    sqe->flags |= URING_SQE_BUFFER_SELECT;
+    sqe->ioprio = op->phase == PHASE_AWAIT ? URING_POLL_FIRST : 0;
+    sqe->buffer = group->number;
+    sqe->length = transfer_length(op);
+    sqe->op_flags = (uint32_t)transfer_message_flags(op);
+}
+
 static void prepare_file(struct engine *engine, struct uring_sqe *sqe, struct op *op, bool writes)
 {
     /* -1: no offset, or the file's own position (since 5.6). */
@@ -106,6 +119,10 @@ static void prepare(struct engine *engine, struct uring_sqe *sqe, struct op *op)
     }
     if (op->phase == PHASE_PAUSE) {
         prepare_timeout(sqe, op);
+        return;
+    }
+    if (op->phase == PHASE_SELECT || op->phase == PHASE_AWAIT) {
+        prepare_select(sqe, op);
         return;
     }
     if (op->phase == PHASE_ASYNC)

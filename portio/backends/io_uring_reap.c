@@ -2,6 +2,7 @@
 #include "io_uring.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -96,10 +97,47 @@ void engine_lend(portio_port *port, struct op *op)
 /* There is data for a receive with a pool. */
 static void receive_pooled(portio_port *port, struct op *op)
 {
-    if (pool_take(op))
+    if (op->pool->store != NULL) {
+        op->phase = PHASE_SELECT;
         issue_rest(port, op);
-    else
+    } else if (pool_take(op)) {
+        issue_rest(port, op);
+    } else {
         atomic_store(&op->state, OP_QUEUED); /* parked: engine_lend goes on */
+    }
+}
+
+/* What the kernel looks for before it makes a receive, and it does also for urgent data. */
+static bool is_readable(const struct op *op)
+{
+    struct pollfd look = {.fd = op->handle->fd, .events = POLLIN | POLLPRI};
+    return poll(&look, 1, 0) != 0; /* an error, too, is told by the receive */
+}
+
+/* The kernel has found no buffer in the group of its pool, and received nothing.
+
+   It looks for a buffer before it looks for data.  An idle receive must not take its place
+   among those that wait for a buffer: it is submitted again, to wait for data first.  One
+   that has data is parked, and then the next buffer that is given back is its own, also
+   when others are in the ring by now: so it cannot be overtaken for ever.  That one will
+   be given back is certain if one is out; if none is, one that was put into the ring since
+   we asked must be looked for there.  Each further attempt needs such a put, or that data
+   has come and gone, so nothing spins. */
+static void receive_starved(portio_port *port, struct op *op)
+{
+    const struct group *group = group_of(op->pool);
+    bool all_inside = group_room(group) == op->pool->count;
+    if (!is_readable(op)) {
+        op->phase = PHASE_AWAIT;
+        issue_rest(port, op);
+    } else if (all_inside && group->pushed != op->u.select.pushed) {
+        op->phase = PHASE_SELECT;
+        issue_rest(port, op);
+    } else {
+        op->phase = PHASE_DIRECT; /* into the buffer that it will be lent */
+        pool_park(op);
+        atomic_store(&op->state, OP_QUEUED); /* engine_lend goes on */
+    }
 }
 
 static void sendfile_advance(portio_port *port, struct op *op, int32_t result)
@@ -154,7 +192,8 @@ static void again_when_ready(portio_port *port, struct op *op)
         uring_time_set(op, monotonic_now() + pause);
         op->phase = PHASE_PAUSE;
     } else {
-        /* The program made the descriptor non-blocking: pipes, listeners. */
+        /* The program made the descriptor non-blocking: pipes, listeners.  Or somebody
+           else has received what there was for a receive with a pool. */
         op->phase = PHASE_POLL;
     }
     issue_rest(port, op);
@@ -204,6 +243,13 @@ static void operation_advance(portio_port *port, struct op *op, int32_t result)
     }
     if (op->kind == PORTIO_TIMER) {
         finish_with(port, op, result == -ETIME ? 0 : -result);
+        return;
+    }
+    if (result == -ENOBUFS && (op->phase == PHASE_SELECT || op->phase == PHASE_AWAIT)) {
+        if (cancelled)
+            finish_with(port, op, ECANCELED);
+        else
+            receive_starved(port, op);
         return;
     }
     if (result == -EAGAIN) {
@@ -262,6 +308,12 @@ static void completion_handle(portio_port *port, const struct uring_cqe *cqe)
     if (op != NULL && op->token == cqe->user_data && atomic_load(&op->state) == OP_ISSUED) {
         if (op->region != 0)
             uring_region_leave(port, op);
+        if (cqe->flags & URING_CQE_BUFFER) {
+            /* Whatever the result is.  A submission has this one completion, and before it
+               the operation cannot end: so no buffer comes without its operation. */
+            group_took(op, cqe->flags >> URING_CQE_BUFFER_SHIFT);
+            op->phase = PHASE_DIRECT; /* if it has to be tried again, then with this buffer */
+        }
         operation_advance(port, op, cqe->res);
     }
 }

@@ -5,7 +5,10 @@
    An operation has a buffer from the moment that there is data for it until the program
    has the bytes, which is when its next turn begins, or until it has ended.  One that
    finds no buffer is *parked*: it waits in the pool, in the order of coming, and is lent
-   the first buffer that is given back, so that no other can take it. */
+   the first buffer that is given back, so that no other can take it.
+
+   Where free buffers are with the system (pool->store), it is the system that finds one,
+   and pool_take is not used. */
 #ifndef PORTIO_OP_POOL_H
 #define PORTIO_OP_POOL_H
 
@@ -70,6 +73,15 @@ static inline bool pool_take(struct op *op)
     return false;
 }
 
+/* Nobody has it. */
+static inline void pool_put(struct portio_pool *pool, uint32_t number)
+{
+    if (pool->store != NULL)
+        pool->store->put(pool->store, number);
+    else
+        pool->free[pool->free_count++] = number;
+}
+
 /* The operation needs its buffer no more, if it has one.  Gives the operation that has
    it now, and was parked until now. */
 static inline struct op *pool_give(struct op *op)
@@ -81,7 +93,7 @@ static inline struct op *pool_give(struct op *op)
     op->lent = 0;
     struct op *heir = pool->first;
     if (heir == NULL) {
-        pool->free[pool->free_count++] = number;
+        pool_put(pool, number);
         return NULL;
     }
     pool_unpark(heir);

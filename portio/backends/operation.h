@@ -70,6 +70,9 @@ struct op {
         } time;
         struct parked parked;     /* the links of one that is parked */
         struct {
+            uint64_t pushed;      /* the group's, when the kernel was asked to take a buffer */
+        } select;                 /* io_uring's, of one with op_is_pooled that is not parked */
+        struct {
             char *block;      /* the bytes on their way */
             uint32_t filled;
             uint32_t sent;

@@ -8,6 +8,7 @@ portio_pool *portio_pool_create(void *memory, uint32_t count, uint32_t size)
     if (pool == NULL)
         return NULL;
     pool->memory = memory;
+    pool->count = count;
     pool->size = size;
     pool->free_count = count;
     for (uint32_t at = 0; at < count; at++)
@@ -17,5 +18,7 @@ portio_pool *portio_pool_create(void *memory, uint32_t count, uint32_t size)
 
 void portio_pool_free(portio_pool *pool)
 {
+    if (pool->store != NULL)
+        pool->store->drop(pool->store);
     free(pool);
 }

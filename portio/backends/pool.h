@@ -8,6 +8,12 @@
 
 struct op;
 
+/* Where free buffers are kept instead of `free`: with the system (io_uring_group.c). */
+struct pool_store {
+    void (*put)(struct pool_store *store, uint32_t number); /* the port's lock is held */
+    void (*drop)(struct pool_store *store); /* the pool is freed; any thread, no lock */
+};
+
 /* An operation's place among those that wait for a buffer. */
 struct parked {
     struct op *next;
@@ -16,8 +22,11 @@ struct parked {
 
 struct portio_pool {
     char *memory;
+    uint32_t count;
     uint32_t size;       /* of one buffer */
-    uint32_t free_count;
+    bool asked;          /* the engine has seen it, and given it a store, or will not */
+    struct pool_store *store; /* NULL: the free ones are in `free` */
+    uint32_t free_count; /* 0 with a store */
     struct op *first;    /* operations that have data and no buffer, first come first served */
     struct op *last;
     uint32_t free[];     /* the numbers of the buffers that nobody has; the last is next */
