@@ -35,6 +35,7 @@ _NOT_ON_WINDOWS = {
     "native": "the stress test in C is of the Linux engines",
     "benchmarks": "the peers of the benchmarks are written for Linux",
     "conformance/test_features.py": "the features that are switched off are io_uring's",
+    "conformance/test_buffer_rings.py": "the rings of buffers are io_uring's",
     "environment/test_blocked.py": "seccomp is Linux's",
 }
 collect_ignore = list(_NOT_ON_WINDOWS) if WINDOWS else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -228,6 +229,29 @@ def test_o17_o10_a_reset_is_the_last(driver: Driver, net: Net) -> None:
     assert cancelled(driver.wait_for(receive))
 
 
+@pytest.mark.core
+def test_o17_o10_an_error_takes_no_buffer_along(port: portio.Port, net: Net) -> None:
+    """The one that waits for the buffer has a reset to tell, and not a byte."""
+    pool = portio.BufferPool(port, 1, 4)
+    (ours, peer), (lost, lost_peer) = net.pair(), net.pair()
+    receive, failing = (portio.RecvMultishot(port.associate(end), pool) for end in (ours, lost))
+    reset(lost_peer)
+    peer.sendall(b"12345678")
+    port.submit(receive, failing)
+    received, errors = b"", []
+    for _ in range(3):
+        done = take(port)
+        if done.operation is failing:
+            errors.append(type(done.error))
+        else:
+            received += done.result()
+    assert (received, errors) == (b"12345678", [ConnectionResetError])
+    peer.sendall(b"more")
+    assert take(port).result() == b"more"
+    receive.cancel()
+    assert cancelled(take(port))
+
+
 def test_o17_o7_our_own_end_of_receiving(driver: Driver, net: Net) -> None:
     ours, _ = net.pair()
     key = driver.associate(ours)
@@ -263,6 +287,160 @@ def test_o17_o6_races_with_data(port: portio.Port, net: Net) -> None:
         received += done.result()
     assert done.error is None
     assert received == sent
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("buffers", [3, 5, 12])
+def test_o17_numbers_of_buffers(driver: Driver, net: Net, buffers: int) -> None:
+    """All of them at the same time, and each more than once."""
+    pool = portio.BufferPool(driver.port, buffers, 16)
+    pairs = [net.pair() for _ in range(buffers + 2)]
+    receives = [portio.RecvMultishot(driver.associate(ours), pool) for ours, _ in pairs]
+    driver.submit(*receives)
+    for round_ in range(4):
+        for number, (_, peer) in enumerate(pairs):
+            peer.sendall(b"%d of %d" % (number, round_))
+        for number, receive in enumerate(receives):
+            assert driver.wait_for(receive).result() == b"%d of %d" % (number, round_)
+    for receive in receives:
+        driver.cancel(receive)
+    assert all(cancelled(done) for done in driver.wait_for_all(receives))
+
+
+@pytest.mark.core
+def test_o17_more_pieces_than_16_bits_count(port: portio.Port, net: Net) -> None:
+    ours, peer = net.pair()
+    receive = portio.RecvMultishot(port.associate(ours), portio.BufferPool(port, 3, 1))
+    sent = pattern(66_000)
+    port.submit(receive)
+
+    def send() -> None:
+        peer.sendall(sent)
+        peer.shutdown(socket.SHUT_WR)
+
+    received = bytearray()
+    with Background(send):
+        while not (done := take(port)).last:
+            received += done.result()
+    assert received == sent
+
+
+@pytest.mark.core
+def test_o17_pools_side_by_side(driver: Driver, net: Net) -> None:
+    """Each receive gets buffers of its own pool, whose neighbours do not change."""
+    pools = [portio.BufferPool(driver.port, count, size) for count, size in ((1, 3), (4, 5))]
+    pairs = [net.pair() for _ in range(6)]
+    receives = [
+        portio.RecvMultishot(driver.associate(ours), pools[number % 2])
+        for number, (ours, _) in enumerate(pairs)
+    ]
+    for number, (_, peer) in enumerate(pairs):
+        peer.sendall(b"%d" % number * 15)
+    driver.submit(*receives)
+    received = dict.fromkeys(map(id, receives), b"")
+    for done in driver.take(3 * 5 + 3 * 3):
+        assert done.nbytes == done.operation.pool.size
+        received[id(done.operation)] += done.result()
+    for number, receive in enumerate(receives):
+        assert received[id(receive)] == b"%d" % number * 15
+        driver.cancel(receive)
+    assert all(cancelled(done) for done in driver.wait_for_all(receives))
+
+
+@pytest.mark.core
+def test_o17_pools_come_and_go(port: portio.Port, net: Net) -> None:
+    """A pool may end while the port lives, in any thread, and others take its place."""
+    pairs = [net.pair() for _ in range(3)]
+    keys = [port.associate(ours) for ours, _ in pairs]
+    lasting = portio.RecvMultishot(keys[0], portio.BufferPool(port, 2, 8))
+    port.submit(lasting)
+    for round_ in range(60):
+        first = portio.RecvMultishot(keys[1], portio.BufferPool(port, 1 + round_ % 5, 8))
+        second = portio.RecvMultishot(keys[2], portio.BufferPool(port, 3, 8))
+        port.submit(first, second)
+        for operation, (_, peer) in zip((lasting, first, second), pairs, strict=True):
+            peer.sendall(b"%d" % round_)
+            done = take(port)
+            assert (done.operation, done.result()) == (operation, b"%d" % round_)
+        for operation in (first, second):
+            operation.cancel()
+            assert cancelled(take(port))
+        del done, operation, second
+        held = [first]
+        del first
+        with Background(held.clear):  # one of them ends there
+            pass
+    lasting.cancel()
+    assert cancelled(take(port))
+
+
+@pytest.mark.core
+def test_o17_o6_no_buffer_is_lost_in_a_race(port: portio.Port, net: Net) -> None:
+    """There is one, and each round needs it."""
+    pool = portio.BufferPool(port, 1, 4)
+    (ours, peer), (other, other_peer) = net.pair(), net.pair()
+    receive = portio.RecvMultishot(port.associate(ours), pool)
+    witness = portio.RecvMultishot(port.associate(other), pool)
+    port.submit(witness)
+    received, sent, seen = b"", b"", b""
+    for number in range(60):
+        port.submit(receive)
+        sent += b"%03d" % number
+        with Background(peer.sendall, b"%03d" % number):
+            if number % 3 == 0:
+                other_peer.sendall(b"w")
+            receive.cancel()
+            while not ((done := take(port)).operation is receive and done.last):
+                if done.operation is witness:
+                    seen += done.result()
+                else:
+                    received += done.result()
+            assert cancelled(done)
+        if number % 3:
+            other_peer.sendall(b"w")
+        while len(seen) < number + 1:
+            done = take(port)
+            assert done.operation is witness
+            seen += done.result()
+    witness.cancel()
+    assert cancelled(take(port))
+    assert received + what_is_left(ours) == sent
+
+
+@pytest.mark.core
+def test_o17_p7_a_pool_after_its_port(driver: Driver, net: Net) -> None:
+    """Its receive is pending when the port closes; the pool ends later."""
+    pool = portio.BufferPool(driver.port, 3, 64)
+    ours, _ = net.pair()
+    receive = portio.RecvMultishot(driver.associate(ours), pool)
+    driver.submit(receive)
+    driver.close()
+    assert not receive.pending
+    del receive, pool
+    gc.collect()
+
+
+@pytest.mark.core
+def test_o17_p9_the_owner_has_ended(backend: str, net: Net) -> None:
+    """Somebody else closes its port, with a receive that waits and one that was lent a buffer."""
+    (idle, _), (busy, peer) = net.pair(), net.pair()
+    peer.sendall(b"12345678")
+    ports: list[portio.Port] = []
+    receives: list[portio.RecvMultishot] = []
+
+    def own() -> None:
+        port = portio.Port(backend=backend, thread_bound=True)
+        ports.append(port)
+        pool = portio.BufferPool(port, 2, 4)
+        receives.extend(portio.RecvMultishot(port.associate(ours), pool) for ours in (idle, busy))
+        port.submit(*receives)
+        assert take(port).result() == b"1234"
+
+    Background(own).result()
+    ports.pop().close()
+    assert not any(receive.pending for receive in receives)
+    receives.clear()
+    gc.collect()
 
 
 def test_o17_o2_misuse(driver: Driver, net: Net, backend: str, tmp_path: Path) -> None:
