@@ -31,7 +31,8 @@ void engine_handle_close(portio_port *port, struct handle *handle, bool close_it
 
 /* Starts an operation in state OP_STARTING.  From here on it ends in
    port_complete, perhaps before this returns, whatever the system says; when
-   cancel_wanted or handle->closing is set by now, with ECANCELED. */
+   cancel_wanted or handle->closing is set by now, with ECANCELED; when op->error is,
+   with that. */
 void engine_start(portio_port *port, struct op *op);
 /* Hands started operations to the system if the engine has not done so. */
 void engine_flush(portio_port *port);

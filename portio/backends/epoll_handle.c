@@ -129,7 +129,7 @@ static void unfinished_remove(struct engine *engine, struct handle *handle)
 /* Takes an operation that is not among the helpers off its handle. */
 static void operation_finish(portio_port *port, struct handle *handle, struct op *op)
 {
-    op_list_remove(&handle->queue[op_direction(op)], op);
+    order_leave(handle, op);
     port_complete(port, op);
 }
 
@@ -251,6 +251,8 @@ static void queue_carry(portio_port *port, struct handle *handle, enum direction
     while (op != NULL && (handle->ready[direction] || !op_needs_readiness(op))) {
         struct op *next = op->next;
         bool ordered = op_is_ordered(op);
+        if (ordered && order_is_held(handle, direction))
+            return;
         /* One that a helper thread has keeps its turn until it is back. */
         bool issued = atomic_load_explicit(&op->state, memory_order_relaxed) == OP_ISSUED;
         if (!issued && !operation_carry(port, handle, op, &budget)) {
@@ -283,13 +285,17 @@ void handle_start(portio_port *port, struct op *op)
     bool ordered = op_is_ordered(op);
     transfer_begin(op);
     epoll_lock(port, &handle->lock);
-    op_list_append(&handle->queue[direction], op);
+    bool back = order_enter(handle, op);
+    bool closing = handle->closing; /* if it is, the record may be another's in the end */
     atomic_store_explicit(&op->state, OP_QUEUED, memory_order_relaxed);
     /* Whoever cancels sets cancel_wanted before it takes the handle's lock:
        either it finds the operation in the queue, or this finds the mark. */
-    if (handle->closing || atomic_load(&op->cancel_wanted)) {
+    if (op->error != 0) {
+        operation_finish(port, handle, op);
+    } else if (closing || atomic_load(&op->cancel_wanted)) {
         operation_fail(port, handle, op, ECANCELED);
-    } else if (!ordered || handle->queue[direction].head == op) {
+    } else if (!ordered || (handle->queue[direction].head == op &&
+                            !order_is_held(handle, direction))) {
         uint32_t budget = HANDLE_BUDGET;
         /* Those that need no readiness take one attempt, and no budget: behind
            an ordered one an unordered one would not be found again. */
@@ -300,6 +306,9 @@ void handle_start(portio_port *port, struct op *op)
                 unfinished_add(port, handle);
         }
     }
+    /* It has had its turn for long, others wait behind it, and it may have ended. */
+    if (back && !closing && handle->queue[direction].head != op)
+        queues_carry(port, handle);
     epoll_unlock(port, &handle->lock);
 }
 

@@ -70,6 +70,7 @@ struct handle *handles_add(struct handles *handles)
     handle->type = handle->family = 0;
     handle->dead = handle->closing = false;
     handle->queue[0] = handle->queue[1] = (struct op_list){NULL, NULL};
+    handle->between = NULL;
     return handle;
 }
 

@@ -36,6 +36,7 @@ struct handle {
     bool dead;        /* give the record back when pending reaches 0 */
     bool closing;     /* operations that arrive now are cancelled */
     struct op_list queue[2];
+    struct op *between; /* op_order.h */
     _Atomic bool nowait[2]; /* a file: preadv2, pwritev2 with RWF_NOWAIT may be tried */
 
     /* The epoll engine's (epoll_handle.c). */

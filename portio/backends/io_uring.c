@@ -277,18 +277,22 @@ void engine_start(portio_port *port, struct op *op)
 {
     struct handle *handle = op->handle;
     port_lock(port);
-    int error = 0;
+    int error = op->error;
     if (op->kind == PORTIO_SENDFILE)
         op->u.sendfile.block = NULL;
-    if (atomic_load(&op->cancel_wanted) || (handle != NULL && handle->closing) ||
+    if (error != 0)
+        ; /* its handle is not what it was */
+    else if (atomic_load(&op->cancel_wanted) || (handle != NULL && handle->closing) ||
         atomic_load(&port->closing))
         error = ECANCELED;
     else
         error = operation_prepare(port, op);
-    struct op_list *queue = handle != NULL ? &handle->queue[op_direction(op)] : NULL;
-    bool first = queue == NULL || queue->head == NULL;
-    if (queue != NULL)
-        op_list_append(queue, op);
+    bool first = true;
+    if (handle != NULL) {
+        enum direction direction = op_direction(op);
+        order_enter(handle, op);
+        first = handle->queue[direction].head == op && !order_is_held(handle, direction);
+    }
     if (error != 0) {
         op->error = error;
         uring_finish(port, op);

@@ -19,9 +19,9 @@ void uring_finish(portio_port *port, struct op *op)
         op->u.sendfile.block = NULL;
     }
     if (handle != NULL) {
-        struct op_list *queue = &handle->queue[op_direction(op)];
-        op_list_remove(queue, op);
-        next = queue->head;
+        enum direction direction = op_direction(op);
+        order_leave(handle, op);
+        next = order_is_held(handle, direction) ? NULL : handle->queue[direction].head;
     }
     atomic_store_explicit(&((struct engine *)port->engine)->finished, true,
                           memory_order_relaxed);

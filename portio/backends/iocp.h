@@ -155,6 +155,7 @@ struct handle {
     bool abandoned; /* the number is not ours any more */
     volatile LONG calls; /* threads that use `handle` without the lock */
     struct op_list queue[2];
+    struct op *between;            /* op_order.h */
 };
 
 #include "op_order.h"

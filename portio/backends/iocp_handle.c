@@ -61,6 +61,7 @@ static struct handle *handles_add(struct handles *handles)
     handle->dead = handle->closing = handle->ended = handle->abandoned = false;
     handle->provides_handles = false;
     handle->queue[0] = handle->queue[1] = (struct op_list){NULL, NULL};
+    handle->between = NULL;
     return handle;
 }
 

@@ -74,7 +74,8 @@ void record_fill(struct op *op, portio_completion *record)
 static struct op *queue_claim(struct handle *handle, enum direction direction)
 {
     struct op *head = handle->queue[direction].head;
-    if (head == NULL || head->state != OP_QUEUED || head->parked)
+    if (head == NULL || head->state != OP_QUEUED || head->parked ||
+        order_is_held(handle, direction))
         return NULL;
     head->state = OP_CLAIMED;
     return head;
@@ -90,7 +91,7 @@ static struct op *op_leave(portio_port *port, struct op *op)
         return NULL;
     if (op_is_ordered(op)) {
         enum direction direction = op_direction(op);
-        op_list_remove(&handle->queue[direction], op);
+        order_leave(handle, op);
         next = queue_claim(handle, direction);
     }
     if (!op_goes_on(op)) {

@@ -62,12 +62,8 @@ static bool turn_claim(portio_port *port, struct op *op)
     port->active++;
     if (!op_is_ordered(op))
         return true;
-    struct op_list *queue = &op->handle->queue[op_direction(op)];
-    op_list_append(queue, op);
-    if (queue->head == op)
-        return true;
-    op->state = OP_QUEUED;
-    return false;
+    order_enter(op->handle, op); /* its place is the first: nobody has it */
+    return true;
 }
 
 int portio_renew(portio_port *port, uint64_t token, int same)

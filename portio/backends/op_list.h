@@ -20,6 +20,17 @@ static inline void op_list_append(struct op_list *list, struct op *op)
     list->tail = op;
 }
 
+static inline void op_list_prepend(struct op_list *list, struct op *op)
+{
+    op->previous = NULL;
+    op->next = list->head;
+    if (list->head != NULL)
+        list->head->previous = op;
+    else
+        list->tail = op;
+    list->head = op;
+}
+
 static inline void op_list_remove(struct op_list *list, struct op *op)
 {
     if (op->previous != NULL)

@@ -40,11 +40,8 @@ int portio_renew(portio_port *port, uint64_t token, int same)
     }
     port_unlock(port);
     if (refused == 0) {
-        int error = same ? 0 : handle_look(port, op->handle);
-        if (error != 0)
-            port_complete_error(port, op, error);
-        else
-            engine_start(port, op);
+        op->error = same ? 0 : handle_look(port, op->handle);
+        engine_start(port, op);
         if (!port->lazy_submit)
             engine_flush(port);
     }

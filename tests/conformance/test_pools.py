@@ -185,25 +185,60 @@ def test_o17_p7_closing_the_port(driver: Driver, net: Net) -> None:
 
 
 @pytest.mark.core
-def test_o17_o9_each_piece_takes_its_turn(port: portio.Port, net: Net) -> None:
-    """A receive that was submitted while it had its turn gets the piece after that."""
+@pytest.mark.parametrize("end", ["cancel", "stream"])
+def test_o17_o9_it_has_its_turn_until_it_has_ended(port: portio.Port, net: Net, end: str) -> None:
+    """A receive that is submitted meanwhile gets what comes after that."""
+    ours, peer = net.pair()
+    key = port.associate(ours)
+    endless = portio.RecvMultishot(key, portio.BufferPool(port, 1, 4))
+    singles = [portio.Recv(key, bytearray(4)) for _ in range(3)]
+    port.submit(endless)
+    port.submit(singles[0])
+    for piece in (b"aaaa", b"bbbb", b"cccc"):
+        peer.sendall(piece)
+        done = take(port)
+        assert (done.operation, done.result()) == (endless, piece)
+        if piece == b"aaaa":
+            port.submit(singles[1])
+    assert port.get(0) is None
+    if end == "cancel":
+        endless.cancel()
+        assert cancelled(take(port))
+        port.submit(singles[2])
+        peer.sendall(b"ddddeeeeffff")
+        for single, piece in zip(singles, (b"dddd", b"eeee", b"ffff"), strict=True):
+            done = take(port)
+            assert (done.operation, done.result()) == (single, 4)
+            assert bytes(single.buffer) == piece  # type: ignore[arg-type]
+    else:
+        peer.shutdown(socket.SHUT_WR)
+        port.submit(singles[2])
+        for operation in (endless, *singles):
+            done = take(port)
+            assert (done.operation, done.last, done.nbytes) == (operation, True, 0)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("end", ["cancel", "key"])
+def test_o17_o9_one_that_waits_behind_it(port: portio.Port, net: Net, end: str) -> None:
+    """It is cancelled by itself, or with the handle."""
     ours, peer = net.pair()
     key = port.associate(ours)
     endless = portio.RecvMultishot(key, portio.BufferPool(port, 1, 4))
     single = portio.Recv(key, bytearray(4))
+    peer.sendall(b"aaaa")
     port.submit(endless)
+    assert take(port).result() == b"aaaa"
     port.submit(single)
-    peer.sendall(b"aaaabbbbcccc")
-    order = []
-    for _ in range(3):
-        done = take(port)
-        if done.operation is endless:
-            order.append(done.result())
-        else:
-            assert done.result() == 4
-            order.append(bytes(single.buffer))  # type: ignore[arg-type]
-    assert order == [b"aaaa", b"bbbb", b"cccc"]
-    assert bytes(single.buffer) == b"bbbb"  # type: ignore[arg-type]
+    single.cancel() if end == "cancel" else key.close()
+    done = take(port)
+    assert cancelled(done)
+    if end == "key":
+        assert {done.operation, take(port).operation} == {single, endless}
+        return
+    assert done.operation is single
+    peer.sendall(b"bbbb")
+    assert take(port).result() == b"bbbb"
     endless.cancel()
     assert cancelled(take(port))
 
