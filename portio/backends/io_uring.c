@@ -94,6 +94,7 @@ static int engine_open_system(portio_port *port, struct engine *engine,
         engine->enter_flags = URING_ENTER_NO_IOWAIT;
     engine->registers = has(features, FEATURE_REGISTERED_BUFFERS);
     engine->groups_wanted = has(features, FEATURE_BUFFER_RINGS);
+    engine->streams = has(features, FEATURE_MULTISHOT_RECEIVE);
     if (!port->thread_bound)
         return 0;
     engine->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -200,6 +201,12 @@ void engine_handle_close(portio_port *port, struct handle *handle, bool close_it
     bool in_kernel = false;
     port_lock(port);
     handle->closing = true;
+    struct op *between = handle->between;
+    if (between != NULL && uring_has(between)) {
+        in_kernel = true;
+        atomic_store(&between->cancel_wanted, true);
+        uring_cancel(port, between);
+    }
     for (int direction = 0; direction < 2; direction++) {
         struct op_list *queue = &handle->queue[direction];
         struct op *op;
@@ -293,7 +300,9 @@ void engine_start(portio_port *port, struct op *op)
         order_enter(handle, op);
         first = handle->queue[direction].head == op && !order_is_held(handle, direction);
     }
-    if (error != 0) {
+    if (stream_resume(port, op, error)) {
+        port_balance(port);
+    } else if (error != 0) {
         op->error = error;
         uring_finish(port, op);
         port_balance(port);
@@ -319,7 +328,7 @@ void engine_cancel(portio_port *port, struct op *op, uint64_t token)
             op->error = ECANCELED;
             uring_finish(port, op);
             port_balance(port);
-        } else if (state == OP_ISSUED) {
+        } else if (uring_has(op)) {
             uring_cancel(port, op);
         }
         /* OP_STARTING and those that wait for room look at cancel_wanted. */

@@ -7,12 +7,13 @@
    io_uring_interrupt.c the descriptor of signals
    io_uring_region.c    registered buffers, and who uses them
    io_uring_group.c     the buffers of pools, from which the kernel takes one
+   io_uring_stream.c    receives that the kernel goes on with
    io_uring_ring.c      the ring itself
    io_uring_features.c  what the kernel can do
 
    Everything here but entering the kernel happens under the port's lock.
 
-   user_data of a submission is the operation's token; with bit 63 set it is
+   user_data of a submission is the operation's token of then; with bit 63 set it is
    the request to cancel that token, or the pause before the next one.  Slot 0
    belongs to the engine itself. */
 #ifndef PORTIO_IO_URING_H
@@ -31,6 +32,7 @@ enum uring_feature {
     FEATURE_NO_IOWAIT,
     FEATURE_REGISTERED_BUFFERS,
     FEATURE_BUFFER_RINGS,
+    FEATURE_MULTISHOT_RECEIVE,
     FEATURE_COUNT
 };
 
@@ -84,6 +86,7 @@ struct engine {
     struct regions *regions;  /* them; NULL until there is one (port's lock) */
     bool groups_wanted;       /* the kernel has rings of buffers */
     struct group *groups;     /* io_uring_group.h (port's lock) */
+    bool streams;             /* the kernel has receives that go on */
     struct engine *next;      /* all engines, for a forked child (io_uring_fork.c) */
     struct engine *previous;
 };
@@ -126,5 +129,33 @@ void uring_delist(struct engine *engine);
 
 /* io_uring_reap.c */
 void uring_finish(portio_port *port, struct op *op); /* error and nbytes are set */
+/* A submission of an issued operation has ended with this result. */
+void uring_advance(portio_port *port, struct op *op, int32_t result);
+/* It is to be submitted again, if its handle still is what it was. */
+void uring_issue_rest(portio_port *port, struct op *op);
+/* Results that say nothing of the operation itself, or that it is to be tried again. */
+bool uring_is_passing(const struct op *op, int32_t result);
+
+/* io_uring_stream.c; lock held */
+/* The request is made with the present turn. */
+void stream_armed(portio_port *port, struct op *op);
+/* Something of an earlier turn is left: answers this one with it; or else ends it with
+   `error`, if there is one.  False: nothing is left. */
+bool stream_resume(portio_port *port, struct op *op, int error);
+/* A completion of its request. */
+void stream_arrive(portio_port *port, struct op *op, const struct uring_cqe *cqe);
+/* Whether the kernel has such receives, on a ring that has nothing else to do.  0 or -errno. */
+int stream_try(struct ring *ring);
+
+/* What the kernel knows the operation by, if it has something of it. */
+static inline uint64_t uring_request(const struct op *op)
+{
+    return op->stream.armed != 0 ? op->stream.armed : op->token;
+}
+
+static inline bool uring_has(const struct op *op)
+{
+    return op->stream.armed != 0 || atomic_load(&op->state) == OP_ISSUED;
+}
 
 #endif

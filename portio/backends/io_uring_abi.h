@@ -192,6 +192,7 @@ enum uring_opcode {
 #define URING_SQE_ASYNC (1u << 4)
 #define URING_SQE_BUFFER_SELECT (1u << 5) /* since 5.7 */
 #define URING_POLL_FIRST (1u << 0)     /* since 5.19, in the ioprio of receives */
+#define URING_RECV_MULTI (1u << 1)     /* since 6.0, there too */
 #define URING_POLL_MULTI (1u << 0)     /* since 5.13, in the length */
 #define URING_TIMEOUT_ABS (1u << 0)
 #define URING_FSYNC_DATASYNC (1u << 0)

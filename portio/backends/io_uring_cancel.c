@@ -24,7 +24,7 @@ static struct uring_sqe *cancel_sqe(portio_port *port, const struct op *op)
     if (sqe == NULL)
         return NULL;
     sqe->fd = -1;
-    sqe->user_data = op->token | USER_CANCEL;
+    sqe->user_data = uring_request(op) | USER_CANCEL;
     return sqe;
 }
 
@@ -35,7 +35,7 @@ static bool cancel_prepare(portio_port *port, struct op *op)
         return false;
     op->cancel = CANCEL_ASKED;
     sqe->opcode = URING_ASYNC_CANCEL;
-    sqe->address = op->token;
+    sqe->address = uring_request(op);
     ring_push(&((struct engine *)port->engine)->ring);
     return true;
 }
@@ -54,8 +54,8 @@ static bool pause_prepare(portio_port *port, const struct op *op, int doublings)
 
 void uring_cancel(portio_port *port, struct op *op)
 {
-    uint64_t token = op->token;
-    while (op->token == token && atomic_load(&op->state) == OP_ISSUED &&
+    uint64_t token = uring_request(op);
+    while (uring_request(op) == token && uring_has(op) &&
            op->cancel == CANCEL_NONE && !cancel_prepare(port, op)) {
         port_unlock(port);
         engine_flush(port);
@@ -71,8 +71,7 @@ void uring_cancel(portio_port *port, struct op *op)
 void uring_cancel_answered(portio_port *port, uint64_t token, int32_t result)
 {
     struct op *op = slots_find(&port->slots, token);
-    if (result == 0 || op == NULL || op->token != token ||
-        atomic_load(&op->state) != OP_ISSUED)
+    if (result == 0 || op == NULL || uring_request(op) != token || !uring_has(op))
         return;
     bool prepared;
     if (result == -ETIME || (result == -ENOENT && op->retries < CANCELS_AT_ONCE)) {
@@ -102,7 +101,7 @@ void uring_cancel_owed(portio_port *port)
         struct op *op = slots_at(&port->slots, slot);
         if (op->cancel != CANCEL_OWED)
             continue;
-        if (atomic_load(&op->state) != OP_ISSUED)
+        if (!uring_has(op))
             op->cancel = CANCEL_NONE;
         else if (!cancel_prepare(port, op))
             return;

@@ -15,6 +15,7 @@ static const char *const feature_names[] = {
     "no_iowait",     /* 6.15: waiting does not count as I/O wait in top(1) */
     "registered_buffers", /* 5.13, unless a filter of system calls is in the way */
     "buffer_rings",  /* 5.19: the kernel takes the buffer of a receive from its pool */
+    "multishot_receive", /* 6.0: and goes on with the receive */
 };
 
 static const uint32_t feature_flags[] = {
@@ -49,6 +50,7 @@ static bool probe_look(portio_probe *probe)
     int registered = ring_register(&ring, URING_REGISTER_EVENTFD, &nothing, 1);
     int regions = regions_register(&ring);
     int groups = groups_try(&ring);
+    int streams = stream_try(&ring);
     ring_close(&ring);
     if (entered < 0) {
         probe->error = -entered;
@@ -73,7 +75,10 @@ static bool probe_look(portio_probe *probe)
         probe->features |= UINT64_C(1) << FEATURE_REGISTERED_BUFFERS;
     if (groups >= 0)
         probe->features |= UINT64_C(1) << FEATURE_BUFFER_RINGS;
+    if (streams >= 0)
+        probe->features |= UINT64_C(1) << FEATURE_MULTISHOT_RECEIVE;
     return !(regions < 0 && probe_is_passing(-regions)) &&
+           !(streams < 0 && probe_is_passing(-streams)) &&
            !(groups < 0 && probe_is_passing(-groups));
 }
 

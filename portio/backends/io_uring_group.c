@@ -152,7 +152,7 @@ static int group_open(struct engine *engine, struct portio_pool *pool)
         entries *= 2;
     if (!number_find(engine, &place, &number))
         return -ENOSPC;
-    struct group *group = calloc(1, sizeof *group);
+    struct group *group = calloc(1, sizeof *group + pool->count * sizeof group->pieces[0]);
     if (group == NULL)
         return -ENOMEM;
     int error = buffers_map(&group->ring, entries);

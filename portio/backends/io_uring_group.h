@@ -25,6 +25,12 @@
 
 struct engine;
 
+/* What a buffer has in it while it waits for its turn (io_uring_stream.c). */
+struct piece {
+    uint32_t next; /* of the same operation: its number plus one; 0: it is the last */
+    uint32_t nbytes;
+};
+
 struct group {
     struct pool_store store; /* the first: what the pool knows of it */
     struct group *next;      /* the engine's, in the order of their numbers */
@@ -36,6 +42,7 @@ struct group {
     uint32_t size;
     uint64_t pushed;         /* buffers put into the ring since the beginning … */
     uint64_t taken;          /* … and those that completions have named */
+    struct piece pieces[];   /* one for each buffer */
 };
 
 /* Of a pool with a store. */

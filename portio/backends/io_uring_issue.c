@@ -58,7 +58,7 @@ static void prepare_message(struct uring_sqe *sqe, struct op *op, bool sends)
 }
 
 /* The kernel waits for data, and takes a buffer from the pool's group when there is some. */
-static void prepare_select(struct uring_sqe *sqe, struct op *op)
+static void prepare_select(portio_port *port, struct uring_sqe *sqe, struct op *op)
 {
     const struct group *group = group_of(op->pool);
     op->u.select.pushed = group->pushed;
@@ -66,8 +66,13 @@ static void prepare_select(struct uring_sqe *sqe, struct op *op)
     sqe->flags |= URING_SQE_BUFFER_SELECT;
     sqe->ioprio = op->phase == PHASE_AWAIT ? URING_POLL_FIRST : 0;
     sqe->buffer = group->number;
-    sqe->length = transfer_length(op);
     sqe->op_flags = (uint32_t)transfer_message_flags(op);
+    if (port->engine->streams) {
+        sqe->ioprio |= URING_RECV_MULTI; /* the length must be 0: the buffers have theirs */
+        stream_armed(port, op);
+    } else {
+        sqe->length = transfer_length(op);
+    }
 }
 
 static void prepare_file(struct engine *engine, struct uring_sqe *sqe, struct op *op, bool writes)
@@ -109,8 +114,9 @@ static void prepare_sendfile(struct uring_sqe *sqe, struct op *op)
     }
 }
 
-static void prepare(struct engine *engine, struct uring_sqe *sqe, struct op *op)
+static void prepare(portio_port *port, struct uring_sqe *sqe, struct op *op)
 {
+    struct engine *engine = port->engine;
     sqe->user_data = op->token;
     sqe->fd = op->handle != NULL ? op->handle->fd : -1;
     if (op->phase == PHASE_POLL) {
@@ -122,7 +128,7 @@ static void prepare(struct engine *engine, struct uring_sqe *sqe, struct op *op)
         return;
     }
     if (op->phase == PHASE_SELECT || op->phase == PHASE_AWAIT) {
-        prepare_select(sqe, op);
+        prepare_select(port, sqe, op);
         return;
     }
     if (op->phase == PHASE_ASYNC)
@@ -229,7 +235,7 @@ void uring_issue(portio_port *port, struct op *op)
         engine->waiting_last = op;
         return;
     }
-    prepare(engine, sqe, op);
+    prepare(port, sqe, op);
     ring_push(&engine->ring);
     atomic_store(&op->state, OP_ISSUED);
 }
@@ -243,7 +249,7 @@ void uring_issue_waiting(portio_port *port)
             struct uring_sqe *sqe = ring_sqe(&engine->ring);
             if (sqe == NULL)
                 return;
-            prepare(engine, sqe, op);
+            prepare(port, sqe, op);
             ring_push(&engine->ring);
             atomic_store(&op->state, OP_ISSUED);
         }

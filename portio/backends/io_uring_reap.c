@@ -68,6 +68,11 @@ static bool is_foreign(const struct op *op, int32_t result)
     }
 }
 
+bool uring_is_passing(const struct op *op, int32_t result)
+{
+    return is_foreign(op, result) || result == -ENOBUFS || result == -EAGAIN;
+}
+
 /* Closing the handle ended the stream under the operation (K5): that is the
    cancel at work, and must not look like the peer's doing (O6). */
 static bool is_own_shutdown(const struct op *op, int32_t result)
@@ -81,7 +86,7 @@ static bool is_own_shutdown(const struct op *op, int32_t result)
 
 /* The next step of an operation that has moved some of its bytes.  A submission
    names a number: it must not be another file's by now (K6). */
-static void issue_rest(portio_port *port, struct op *op)
+void uring_issue_rest(portio_port *port, struct op *op)
 {
     if (op->handle == NULL || handle_is_same(op->handle))
         uring_issue(port, op);
@@ -91,7 +96,7 @@ static void issue_rest(portio_port *port, struct op *op)
 
 void engine_lend(portio_port *port, struct op *op)
 {
-    issue_rest(port, op);
+    uring_issue_rest(port, op);
 }
 
 /* There is data for a receive with a pool. */
@@ -99,9 +104,9 @@ static void receive_pooled(portio_port *port, struct op *op)
 {
     if (op->pool->store != NULL) {
         op->phase = PHASE_SELECT;
-        issue_rest(port, op);
+        uring_issue_rest(port, op);
     } else if (pool_take(op)) {
-        issue_rest(port, op);
+        uring_issue_rest(port, op);
     } else {
         atomic_store(&op->state, OP_QUEUED); /* parked: engine_lend goes on */
     }
@@ -129,10 +134,10 @@ static void receive_starved(portio_port *port, struct op *op)
     bool all_inside = group_room(group) == op->pool->count;
     if (!is_readable(op)) {
         op->phase = PHASE_AWAIT;
-        issue_rest(port, op);
+        uring_issue_rest(port, op);
     } else if (all_inside && group->pushed != op->u.select.pushed) {
         op->phase = PHASE_SELECT;
-        issue_rest(port, op);
+        uring_issue_rest(port, op);
     } else {
         op->phase = PHASE_DIRECT; /* into the buffer that it will be lent */
         pool_park(op);
@@ -170,7 +175,7 @@ static void sendfile_advance(portio_port *port, struct op *op, int32_t result)
     if (atomic_load(&op->cancel_wanted))
         finish_with(port, op, ECANCELED);
     else
-        issue_rest(port, op);
+        uring_issue_rest(port, op);
 }
 
 /* It would have blocked, and the kernel did not arm a poll by itself. */
@@ -196,10 +201,10 @@ static void again_when_ready(portio_port *port, struct op *op)
            else has received what there was for a receive with a pool. */
         op->phase = PHASE_POLL;
     }
-    issue_rest(port, op);
+    uring_issue_rest(port, op);
 }
 
-static void operation_advance(portio_port *port, struct op *op, int32_t result)
+void uring_advance(portio_port *port, struct op *op, int32_t result)
 {
     bool cancelled = atomic_load(&op->cancel_wanted);
     if (is_own_shutdown(op, result)) {
@@ -212,7 +217,7 @@ static void operation_advance(portio_port *port, struct op *op, int32_t result)
         } else {
             if (result == -EFAULT)
                 op->retries++;
-            issue_rest(port, op);
+            uring_issue_rest(port, op);
         }
         return;
     }
@@ -221,7 +226,7 @@ static void operation_advance(portio_port *port, struct op *op, int32_t result)
         if (cancelled)
             finish_with(port, op, ECANCELED);
         else
-            issue_rest(port, op);
+            uring_issue_rest(port, op);
         return;
     }
     if (op->phase == PHASE_POLL) {
@@ -237,7 +242,7 @@ static void operation_advance(portio_port *port, struct op *op, int32_t result)
             if (op_is_pooled(op))
                 receive_pooled(port, op);
             else
-                issue_rest(port, op);
+                uring_issue_rest(port, op);
         }
         return;
     }
@@ -265,7 +270,7 @@ static void operation_advance(portio_port *port, struct op *op, int32_t result)
             finish_with(port, op, ECANCELED);
         } else {
             op->phase = PHASE_POLL;
-            issue_rest(port, op);
+            uring_issue_rest(port, op);
         }
         return;
     }
@@ -278,7 +283,7 @@ static void operation_advance(portio_port *port, struct op *op, int32_t result)
     else if (cancelled)
         finish_with(port, op, ECANCELED);
     else
-        issue_rest(port, op);
+        uring_issue_rest(port, op);
 }
 
 static void completion_handle(portio_port *port, const struct uring_cqe *cqe)
@@ -305,6 +310,10 @@ static void completion_handle(portio_port *port, const struct uring_cqe *cqe)
         return;
     }
     struct op *op = slots_find(&port->slots, cqe->user_data);
+    if (op != NULL && op->stream.armed == cqe->user_data) {
+        stream_arrive(port, op, cqe);
+        return;
+    }
     if (op != NULL && op->token == cqe->user_data && atomic_load(&op->state) == OP_ISSUED) {
         if (op->region != 0)
             uring_region_leave(port, op);
@@ -314,7 +323,7 @@ static void completion_handle(portio_port *port, const struct uring_cqe *cqe)
             group_took(op, cqe->flags >> URING_CQE_BUFFER_SHIFT);
             op->phase = PHASE_DIRECT; /* if it has to be tried again, then with this buffer */
         }
-        operation_advance(port, op, cqe->res);
+        uring_advance(port, op, cqe->res);
     }
 }
 

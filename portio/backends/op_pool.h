@@ -82,15 +82,10 @@ static inline void pool_put(struct portio_pool *pool, uint32_t number)
         pool->free[pool->free_count++] = number;
 }
 
-/* The operation needs its buffer no more, if it has one.  Gives the operation that has
-   it now, and was parked until now. */
-static inline struct op *pool_give(struct op *op)
+/* Nobody has a buffer any more.  Gives the operation that has it now, and was parked
+   until now. */
+static inline struct op *pool_return(struct portio_pool *pool, uint32_t number)
 {
-    struct portio_pool *pool = op->pool;
-    if (op->lent == 0)
-        return NULL;
-    uint32_t number = op->lent - 1;
-    op->lent = 0;
     struct op *heir = pool->first;
     if (heir == NULL) {
         pool_put(pool, number);
@@ -99,6 +94,16 @@ static inline struct op *pool_give(struct op *op)
     pool_unpark(heir);
     pool_lend(heir, number);
     return heir;
+}
+
+/* The operation needs its buffer no more, if it has one.  Gives who has it now. */
+static inline struct op *pool_give(struct op *op)
+{
+    if (op->lent == 0)
+        return NULL;
+    uint32_t number = op->lent - 1;
+    op->lent = 0;
+    return pool_return(op->pool, number);
 }
 
 /* The same for an operation that has ended, and may be parked. */

@@ -4,8 +4,9 @@
 
    What lies between two completions is a *turn*.  A turn that succeeds does not end the
    operation: its record carries PORTIO_MORE, the slot stays the operation's, and the
-   operation stays pending on its handle, but nothing of it is with the system (state
-   OP_TURN, from the moment that the record crosses the door).  portio_renew begins the
+   operation stays pending on its handle, but it has nothing to tell (state OP_TURN, from
+   the moment that the record crosses the door), and only io_uring_stream.c leaves
+   something of it with the system meanwhile.  portio_renew begins the
    next turn, under the next token of the slot, and is called when the record has been
    claimed.  So an operation never has more than one completion under way: the order of
    its completions, exactly once, and the back-pressure all follow from that.

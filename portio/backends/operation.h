@@ -18,6 +18,17 @@
 
 struct handle;
 
+/* A receive that the kernel goes on with by itself: io_uring_stream.c (port's lock). */
+struct stream {
+    uint64_t armed; /* what the kernel's request is known by, the token of the turn in which
+                       it was made; 0: there is none */
+    uint32_t first; /* pieces that wait for their turn: the number of the first one's … */
+    uint32_t last;  /* … and of the last one's buffer plus one; 0: none */
+    int32_t stop;   /* the error that ends the present turn when no piece is left; 0: none */
+    int32_t told;   /* the kernel's last word, … */
+    bool over;      /* … which is yet to be told */
+};
+
 enum op_state {
     OP_FREE,     /* no operation; the slot may be used by Python */
     OP_STARTING, /* a thread in portio_submit owns it */
@@ -49,6 +60,7 @@ struct op {
     struct op *next_waiting;
     int32_t error;
     uint32_t lent;   /* op_pool.h: the number of its buffer plus one; 0: none (port's lock) */
+    struct stream stream;
     int64_t nbytes;  /* moved so far; at the end the completion's nbytes */
     int64_t argument;
     void *buffer;    /* advances as bytes are moved */

@@ -176,6 +176,7 @@ static void operation_begin(portio_port *port, const portio_request *request)
     op->starting = false;
     op->skipped = false;
     op->parked = false;
+    op->stream = (struct stream){0};
     op->error = 0;
     op->nbytes = 0;
     op->argument = request->argument;
@@ -267,7 +268,9 @@ void port_cancel_token(portio_port *port, uint64_t token)
     bool pending = false;
     if (op != NULL && op_is_meant(op, token)) {
         enum op_state state = (enum op_state)atomic_load(&op->state);
-        pending = state == OP_STARTING || state == OP_QUEUED || state == OP_ISSUED;
+        /* Between two turns the system may have something of it all the same. */
+        pending = state == OP_STARTING || state == OP_QUEUED || state == OP_ISSUED ||
+                  op->stream.armed != 0;
         token = op->token;
         /* A multishot operation between two turns finds it when it goes on. */
         if (pending || (op->flags & PORTIO_MULTISHOT))
@@ -375,8 +378,7 @@ static void everything_cancel(portio_port *port)
     uint32_t slots = atomic_load(&port->slots.count);
     for (uint32_t slot = 1; slot < slots; slot++) {
         struct op *op = slots_at(&port->slots, slot);
-        enum op_state state = (enum op_state)atomic_load(&op->state);
-        if (state == OP_STARTING || state == OP_QUEUED || state == OP_ISSUED) {
+        if (atomic_load(&op->state) != OP_FREE) {
             port_lock(port);
             uint64_t token = op->token;
             port_unlock(port);

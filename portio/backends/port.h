@@ -74,7 +74,8 @@ struct portio_port {
     bool notified;              /* engine_notify was called since engine_unnotify */
     struct slots slots;
     struct handles handles;
-    uint32_t active;            /* operations between submit and completion */
+    uint32_t active;            /* operations between submit and completion, and requests
+                                   that the system goes on with by itself */
     _Atomic uint32_t users;     /* calls that may be in the engine without the lock */
     struct op_list packets;
     struct member *called;      /* who was called and has not come yet */

@@ -33,8 +33,10 @@ int portio_renew(portio_port *port, uint64_t token, int same)
         if (heir != NULL)
             engine_lend(port, heir);
         op_turn_begin(op);
-        op->retries = 0;
-        op->cancel = 0;
+        if (op->stream.armed == 0) {
+            op->retries = 0;
+            op->cancel = 0;
+        }
         port->active++;
         atomic_store_explicit(&op->state, OP_STARTING, memory_order_relaxed);
     }

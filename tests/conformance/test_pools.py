@@ -442,6 +442,128 @@ def test_o17_o6_no_buffer_is_lost_in_a_race(port: portio.Port, net: Net) -> None
     assert received + what_is_left(ours) == sent
 
 
+def look_at_the_system(port: portio.Port) -> None:
+    """What has arrived is received, and not taken: posted packets are before it."""
+    with contextlib.suppress(portio.NotSupportedError):
+        port.fileno()  # from now on packets are fetched one by one
+    for _ in range(40):  # every 32nd asks the system
+        port.post()
+        assert take(port).operation is None
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("end", ["cancel", "key", "stream"])
+def test_o17_the_end_comes_after_what_was_received(port: portio.Port, net: Net, end: str) -> None:
+    """The system may have received more than one piece before the first was taken."""
+    ours, peer = net.pair()
+    receive = portio.RecvMultishot(port.associate(ours), portio.BufferPool(port, 8, 4))
+    for _ in range(60):
+        port.post()  # before its first packet
+    port.submit(receive)
+    peer.sendall(b"aaaabbbbccccdddd")
+    look_at_the_system(port)
+    if end == "cancel":
+        receive.cancel()
+    elif end == "key":
+        receive.key.close()
+        with contextlib.suppress(ConnectionResetError):  # not all of it may have been received
+            assert peer.recv(1) == b""
+    else:
+        peer.shutdown(socket.SHUT_WR)
+    received = b""
+    while not (done := take(port)).last or done.operation is not receive:
+        received += done.result() or b""
+    if end == "stream":
+        assert done.result() == b""
+        assert received == b"aaaabbbbccccdddd"
+    else:
+        assert cancelled(done)
+        assert b"aaaabbbbccccdddd".startswith(received)
+        if end == "cancel":
+            assert received + what_is_left(ours) == b"aaaabbbbccccdddd"
+
+
+@pytest.mark.core
+def test_o17_k5_the_peer_sees_the_end_at_once(port: portio.Port, net: Net) -> None:
+    """Also when the operation has a completion that nobody has taken yet."""
+    ours, peer = net.pair()
+    receive = portio.RecvMultishot(port.associate(ours), portio.BufferPool(port, 8, 4))
+    for _ in range(60):
+        port.post()
+    port.submit(receive)
+    peer.sendall(b"aaaa")
+    look_at_the_system(port)
+    receive.key.close()
+    peer.settimeout(LIMIT)
+    assert peer.recv(1) == b""
+    received = b""
+    while not (done := take(port)).last or done.operation is not receive:
+        received += done.result() or b""
+    assert (received, cancelled(done)) == (b"aaaa", True)
+
+
+@pytest.mark.core
+def test_o17_p7_a_closed_port_receives_no_more(port: portio.Port, net: Net) -> None:
+    """Not either for an operation with a completion that nobody has taken."""
+    pool = portio.BufferPool(port, 8, 4)
+    pairs = [net.pair() for _ in range(3)]
+    receives = [portio.RecvMultishot(port.associate(ours), pool) for ours, _ in pairs]
+    for _ in range(60):
+        port.post()
+    port.submit(*receives)
+    for _, peer in pairs:
+        peer.sendall(b"aaaa")
+    look_at_the_system(port)
+    port.close()
+    for ours, peer in pairs:
+        peer.sendall(b"later")
+        assert what_is_left(ours) == b"later"
+
+
+@pytest.mark.core
+def test_o17_one_that_is_flooded_leaves_something_to_the_others(
+    port: portio.Port, net: Net
+) -> None:
+    pool = portio.BufferPool(port, 4, 4)
+    (flooded, flood), *others = [net.pair() for _ in range(4)]
+    busy = portio.RecvMultishot(port.associate(flooded), pool)
+    quiet = [portio.RecvMultishot(port.associate(ours), pool) for ours, _ in others]
+    port.submit(busy, *quiet)
+    flood.sendall(b"1234" * 400)
+    for _ in range(20):
+        assert take(port).operation is busy
+    for _, peer in others:
+        peer.sendall(b"once")
+    waiting = {*quiet}
+    for _ in range(32 + 20):  # every 32nd asks the system
+        waiting.discard(take(port).operation)  # type: ignore[arg-type]
+    assert not waiting
+    for receive in (busy, *quiet):
+        receive.cancel()
+    left = 4
+    while left:
+        left -= take(port).last
+
+
+@pytest.mark.core
+def test_o17_threads_that_end(shared_port: portio.Port, net: Net) -> None:
+    """Each begins a turn, and leaves the rest to others."""
+    ours, peer = net.pair()
+    receive = portio.RecvMultishot(
+        shared_port.associate(ours), portio.BufferPool(shared_port, 4, 8)
+    )
+    Background(shared_port.submit, receive).result()
+    for number in range(20):
+        if number % 2:
+            peer.sendall(b"%d" % number)
+        begin = Background(take, shared_port)
+        if not number % 2:
+            peer.sendall(b"%d" % number)
+        assert begin.result().result() == b"%d" % number
+    receive.cancel()
+    assert cancelled(take(shared_port))
+
+
 @pytest.mark.core
 def test_o17_p7_a_pool_after_its_port(driver: Driver, net: Net) -> None:
     """Its receive is pending when the port closes; the pool ends later."""
