@@ -45,6 +45,7 @@ def registered_name(depth: int) -> str:
 BACKENDS = ("io_uring", "epoll")
 LAZY = {"thread-bound, lazy": ("--lazy",)}
 THREAD_BOUND = {"thread-bound": (), **LAZY}
+POOLED = {"thread-bound, lazy, pool": ("--lazy",)}
 WORKERS = {1: "1 worker", 2: "2 workers", 4: "4 workers"}
 
 
@@ -134,6 +135,7 @@ ECHO = (
     Subject(C_IO_URING, Program("echo_io_uring"), needs=("ring",)),
     Subject(C_EPOLL, Program("echo_epoll")),
     *_thread_bound("benchmarks.ours.echo"),
+    *_thread_bound("benchmarks.ours.echo_pooled", kinds=POOLED),
     Subject("select.epoll", Program("benchmarks.peers.echo_select")),
     *_loops("benchmarks.peers.echo_asyncio", PROTOCOL, share={"asyncio": 0.4}),
     *_loops(

@@ -1,0 +1,72 @@
+"""A TCP echo server whose connections share a pool of buffers: one submission for each of them."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+
+import portio
+from benchmarks.measuring import announce, limit_seconds
+from benchmarks.ours import ports
+
+ACCEPTS = 16
+BUFFERS = 64
+SIZE = 64 * 1024
+
+
+class Receive(portio.RecvMultishot):
+    """Receives for a connection, from its first message to its last."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self, key: portio.CompletionKey, pool: portio.BufferPool) -> None:
+        super().__init__(key, pool)
+        self.answer: portio.Send | None = None  # most connections of a large server are silent
+
+
+def serve(port: portio.Port, pool: portio.BufferPool) -> None:
+    """Take completions in batches, and send back what came.
+
+    Answers are quiet, as those of `benchmarks.ours.echo`; one that is still being sent when the
+    next message is here is left to itself.
+    """
+    submit = port.submit
+    while True:
+        for done in port.get_many():
+            operation = done.operation
+            if isinstance(operation, Receive):
+                if done.nbytes:
+                    answer = operation.answer
+                    if answer is None or answer.pending:
+                        answer = operation.answer = portio.Send(operation.key, b"")
+                    answer.buffer = done.result()
+                    submit(answer, quiet=True)
+                else:
+                    operation.key.close()
+            elif isinstance(operation, portio.Accept):
+                client = done.result()
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                submit(Receive(port.associate(client), pool))
+                submit(operation)
+
+
+def main() -> None:
+    """Listen, say so, and serve until the process is ended."""
+    parser = argparse.ArgumentParser()
+    ports.add_arguments(parser)
+    parser.add_argument("seconds", type=int)
+    options = parser.parse_args()
+    limit_seconds(options.seconds)
+
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=1024) as listener,
+        ports.open_port(options) as port,
+    ):
+        key = port.associate(listener)
+        port.submit(*(portio.Accept(key) for _ in range(ACCEPTS)))
+        announce(listener.getsockname()[1])
+        serve(port, portio.BufferPool(port, BUFFERS, SIZE))
+
+
+if __name__ == "__main__":
+    main()
