@@ -2,10 +2,10 @@
 
 What lies between two completions is a *turn*.  The record of a turn that succeeded
 says that there is more to come (PORTIO_MORE); then the operation stays pending, and
-nothing of it is with the system until `portio_renew` begins the next turn, which is
-done here, when the record has become a completion.  So of one operation there is never
-more than one packet: they leave the port in their order, and what arrives meanwhile
-waits where it was, with the system.
+nothing of it is told until `portio_renew` begins the next turn, which is done here, when
+the record has become a completion.  So of one operation there is never more than one
+packet: they leave the port in their order, and what arrives meanwhile waits where it
+was, with the system, or in a buffer of its pool.
 
 Each turn has a token of its own, the next one of the slot, and an entry of its own.
 A record is therefore claimed like every other, by deleting its entry, and cannot be

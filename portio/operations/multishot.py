@@ -21,8 +21,9 @@ class RecvMultishot(Operation[bytes]):
 
     One submission gives a completion for each piece that arrives, of 1 to ``pool.size``
     bytes; the result is the bytes.  The end of the stream is its last completion, with
-    ``b""``; so is an error, and the end by `cancel` (`Completion.last`).  The next piece is
-    received when the completion before has left the port, and with it the buffer.
+    ``b""``; so is an error, and the end by `cancel` (`Completion.last`).  The
+    completion of a piece gives its buffer back when it leaves the port, and not before that
+    comes the next.  Until the end, no other receive on the stream gets anything.
 
     Several threads that take completions may have consecutive pieces in hand at the same
     time; where the order matters to them, `Recv` is the simpler choice.

@@ -91,7 +91,7 @@ def cancel(streams: list[Stream], chance: random.Random, stop: threading.Event) 
 
 
 @pytest.mark.usefixtures("no_leak")
-@pytest.mark.parametrize("buffers", [1, 4])
+@pytest.mark.parametrize("buffers", [1, 4, 50])
 def test_shared(backend: str, rng: random.Random, buffers: int) -> None:
     with portio.Port(4, backend=backend) as port:
         pool = portio.BufferPool(port, buffers, 64)
@@ -141,11 +141,12 @@ def test_shared(backend: str, rng: random.Random, buffers: int) -> None:
 
 
 @pytest.mark.usefixtures("no_leak")
+@pytest.mark.parametrize("buffers", [2, 50])
 @pytest.mark.parametrize("kind", ["shared", "thread_bound"])
-def test_one_taker(backend: str, rng: random.Random, kind: str) -> None:
+def test_one_taker(backend: str, rng: random.Random, kind: str, buffers: int) -> None:
     """The order of each stream is that of its completions."""
     with portio.Port(backend=backend, thread_bound=kind == "thread_bound") as port:
-        pool = portio.BufferPool(port, 2, 64)
+        pool = portio.BufferPool(port, buffers, 64)
         streams = [Stream(port, pool, rng) for _ in range(STREAMS)]
         stop = threading.Event()
         open_streams = set(streams)
