@@ -8,10 +8,12 @@ the low 24 bits, the life's number above.  `_free` holds the next token of every
 idle slot; it is used as a stack, so that a busy slot stays in the cache.
 `_pending` maps the token of everything that is under way to its entry.  An entry
 is made before the engine hears of the token, because another thread may take the
-packet before `submit` has returned (contract O4).
+packet before `submit` has returned (contract O4); or, by the accelerator, right after,
+where no other thread can have had the GIL meanwhile.
 
-What keeps it right without a lock.  Lists and dicts are atomic: two threads never
-pop the same token, and of all that try to delete an entry exactly one succeeds.
+What keeps it right without a lock.  Lists and dicts, and the accelerator's books that
+stand for them, are atomic: two threads never pop the same token, and of all that try to
+delete an entry exactly one succeeds.
 That deletion is the *claim* of a packet; only who has made it touches the
 operation.
 

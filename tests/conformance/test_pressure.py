@@ -277,16 +277,23 @@ ADDRESS_SPACE = """
     backend, bound = sys.argv[1], sys.argv[2] == "thread_bound"
     with portio.Port(backend=backend, thread_bound=bound) as port:
         key = portio.CompletionKey()
+        reserve = bytearray(4 << 20)  # for what comes after the error, which may need some
         pages = int(open("/proc/self/statm").read().split()[0])
         limit = pages * resource.getpagesize() + (24 << 20)
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
         posted = 0
         try:
-            while posted < 3_000_000:
-                port.post(key, posted)
-                posted += 1
+            try:
+                while posted < 3_000_000:
+                    counted = True
+                    port.post(key, posted)
+                    counted = False
+                    posted += 1  # needs memory as well
+            finally:
+                del reserve  # an except clause needs memory already, for its tuple
         except (MemoryError, OSError):
-            pass
+            if not counted:
+                posted += 1
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         assert 0 < posted < 3_000_000, posted
         for number in range(posted):
