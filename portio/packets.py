@@ -11,8 +11,8 @@ referred to by a local variable alone across a call.  The rules:
 - Between the claim of a packet (engine.py) and its entry in the list of results
   there is no call, only stores.
 - What comes before the claim may be carried out again for the same record.
-- Every way out by an exception leads through `_rescue`, which keeps completions
-  and records that did not reach the caller.  They are delivered first by the
+- Every way out by an exception leads through `_rescue` (rescue.py), which keeps
+  completions and records that did not reach the caller.  They are delivered first by the
   next call.  The engine ends the records of an interrupted call with a zero
   token, so they are found in the array even if the call's result is lost.
 - A `while` with a condition does not stand alone in a `try` or a `with`: from
@@ -36,22 +36,21 @@ than it was asked for, since other threads wait for the rest.
 from __future__ import annotations
 
 import socket
-import threading
 import weakref
 from array import array
 from operator import index
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from portio import accelerator, errors
 from portio.completion import DROPPED, ERROR_MASK, Completion, Outcome
-from portio.engine import GENERATION, NUDGE, TOKENS
+from portio.engine import GENERATION, TOKENS
 from portio.keys import CompletionKey
 from portio.listening import listen
 from portio.operations.base import QUIET, UNQUEUED
 from portio.operations.sockets import Accept
+from portio.rescue import NOTHING, Completions, Records, Rescue
 from portio.timeouts import FOREVER, Deadline, to_nanoseconds
-from portio.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,24 +60,18 @@ if TYPE_CHECKING:
 
 __all__ = ["ARRAY", "Completions", "PacketQueue", "Records", "salvaged"]
 
-Completions: TypeAlias = "list[Completion[Any]]"
-Records: TypeAlias = "array[int]"  # three numbers each
-
 RECORD = 24  # bytes: three 64-bit integers, token, nbytes and status
 ARRAY = 256  # records that one call of the engine can give
 BATCH = 64  # packets that a thread-bound port takes when it is asked for one
-NOTHING: Records = array("q")
 
 
-class PacketQueue(Turns):
+class PacketQueue(Rescue):
     """A port as far as packets are concerned."""
 
     __slots__ = (
         "_arrays",
         "_dropped_accepts",
         "_records",
-        "_rescue_lock",
-        "_wakes_others",
     )
 
     def _open_queue(self) -> None:
@@ -88,13 +81,9 @@ class PacketQueue(Turns):
         self._batch = BATCH if self._owner else 1
         self._kept = NOTHING
         self._left = 0
-        #: Pairs of completions and of records that did not reach a caller.
-        self._rescued: list[tuple[Completions, Records]] = []
-        self._rescue_lock = threading.RLock()
-        self._wakes_others = not self._owner  # rescued packets need a nudge
         #: Tokens of the accepts that closing has dropped.
         self._dropped_accepts: set[int] = set()
-        self._open_turns()
+        self._open_rescue()
 
     # ---- taking packets ----
 
@@ -355,59 +344,6 @@ class PacketQueue(Turns):
             except BaseException:
                 self._rescue([], array("q", (token, nbytes, status)))
                 raise
-
-    # ---- packets that did not reach their caller ----
-
-    def _rescue(self, done: Completions, records: Records) -> None:
-        """Keeps what an exception would have lost; `done` is empty afterwards.
-
-        Whatever the caller has delivered or another thread has claimed by then is
-        passed over when the records are looked at again.
-        """
-        if not done and not records and not self._due:
-            return
-        item = (done[:], records[:])
-        self._rescued[0:0] = (item,)
-        del done[:]
-        self._tell_of_rescued(len(item[0]) + len(records) // 3)
-
-    def _tell_of_rescued(self, count: int) -> None:
-        """Lets others look for packets that were rescued, or who watches `fileno`."""
-        if self._wakes_others:
-            for _ in range(count):
-                self._nudge()
-
-    def _take_rescued(self, out: Completions, limit: int) -> None:
-        with self._rescue_lock:
-            if self._due:
-                self._renew_all()
-            while True:  # with a condition, its jump back may lie outside of the `with`
-                if len(out) >= limit or not self._rescued:
-                    return
-                done, records = self._rescued[0]
-                if done:
-                    out += (done[0],)
-                    del done[0]
-                elif records:
-                    packet = records[:3]
-                    del records[:3]
-                    try:
-                        self._take(out, packet[0], packet[1], packet[2])
-                    except BaseException:
-                        records[:0] = packet
-                        raise
-                else:
-                    del self._rescued[0]
-
-    def _nudge(self) -> None:
-        """Lets one waiting thread look for rescued packets."""
-        try:
-            token = self._new_token()
-            self._pending[token] = NUDGE
-            if self._c_post(self._native, token) != 0:
-                self._withdraw(token)
-        except (OSError, MemoryError, RuntimeError):
-            pass  # the next call finds them without it
 
     # ---- posting ----
 
