@@ -99,11 +99,16 @@ class PacketQueue(Rescue):
         """
         out: Completions = []
         try:
-            done = self._next(out, timeout)
-            while done is None and timeout is None and self._hears_news():
-                done = self._next(out, None)
+            heard = False
+            while True:
+                done = self._next(out, timeout)
+                if done is not None or timeout is not None or not self._hears_news():
+                    break
+                heard = True
             if done:
                 return out[0] if out else None
+            if heard:  # what follows may find a packet that was rescued, and not ask the engine
+                self._come()
         except BaseException:
             self._rescue(out, NOTHING)
             self._come()
@@ -152,11 +157,16 @@ class PacketQueue(Rescue):
         """
         out: Completions = []
         try:
-            done = self._fill(out, limit, timeout)
-            while done is None and timeout is None and self._hears_news():
-                done = self._fill(out, limit, None)
+            heard = False
+            while True:
+                done = self._fill(out, limit, timeout)
+                if done is not None or timeout is not None or not self._hears_news():
+                    break
+                heard = True
             if done:
                 return out
+            if heard:  # what follows may find a packet that was rescued, and not ask the engine
+                self._come()
         except BaseException:
             self._rescue(out, NOTHING)
             self._come()

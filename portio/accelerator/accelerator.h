@@ -144,6 +144,10 @@ PyObject *call_rule(PyObject *self, const char *name, PyObject *const *arguments
 PyObject *operation_pending(PyObject *self, void *closure);
 PyObject *completion_result(PyObject *self, PyObject *nothing);
 
+/* Drops an exception, if there is one, where the rule looks again.  False: it is no Exception
+   but an interrupt or the like, which has to go on. */
+bool error_drop(void);
+
 /* ---- submit.c, take.c ---- */
 PyObject *port_submit(PyObject *self, PyObject *const *arguments, Py_ssize_t count,
                       PyObject *names);

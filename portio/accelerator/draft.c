@@ -161,6 +161,12 @@ void draft_claim_reserved(struct port *port, struct draft *draft, int mode)
     draft_enter(port, draft, mode);
 }
 
+void draft_pass(struct port *port, const struct draft *draft)
+{
+    tokens_take(port_tokens(port));
+    token_give(port, draft->token + GENERATION);
+}
+
 void draft_end(struct port *port, struct draft *draft, PyObject *outcome)
 {
     struct operation *operation = &draft->transfer->base;

@@ -3,8 +3,6 @@
 #include "book.h"
 #include "take.h"
 
-#include <string.h>
-
 PyTypeObject *pool_type;
 
 struct pool {
@@ -69,13 +67,13 @@ bool record_is_piece(const portio_completion *record, PyObject *entry)
 
 static PyObject *piece_copy(const struct pool *pool, int64_t nbytes)
 {
-    uint64_t length = (uint64_t)nbytes & UINT32_MAX;
-    uint64_t start = ((uint64_t)nbytes >> 32) * (uint64_t)pool->size;
-    if (pool->memory == NULL || !PyByteArray_Check(pool->memory) ||
-        start + length > (uint64_t)PyByteArray_Size(pool->memory))
+    Py_ssize_t length = (Py_ssize_t)(nbytes & UINT32_MAX), number = (Py_ssize_t)(nbytes >> 32);
+    if (pool->memory == NULL || !PyByteArray_Check(pool->memory) || pool->size < 1 ||
+        length > pool->size || number < 0 ||
+        number >= PyByteArray_Size(pool->memory) / pool->size)
         return NULL;
-    return PyBytes_FromStringAndSize(PyByteArray_AsString(pool->memory) + start,
-                                     (Py_ssize_t)length);
+    return PyBytes_FromStringAndSize(PyByteArray_AsString(pool->memory) + number * pool->size,
+                                     length);
 }
 
 /* The entry of the next turn: the same with another token. */
@@ -152,8 +150,8 @@ enum piece piece_take(PyObject *self, PyObject *out, const portio_completion *re
     Py_DECREF(before);
     result = turn_begin(self, record->token, following) ? PIECE_TAKEN : PIECE_FAILED;
 end:
-    if (result == PIECE_BY_RULE)
-        PyErr_Clear();
+    if (result == PIECE_BY_RULE && !error_drop())
+        result = PIECE_FAILED; /* nothing is claimed: the record is as it was */
     Py_XDECREF(length);
     Py_XDECREF(bytes);
     Py_XDECREF(again);

@@ -59,6 +59,14 @@ static PyObject *port_disconnect(PyObject *self, PyObject *nothing)
     Py_RETURN_NONE;
 }
 
+bool error_drop(void)
+{
+    if (PyErr_Occurred() != NULL && !PyErr_ExceptionMatches(PyExc_Exception))
+        return false;
+    PyErr_Clear();
+    return true;
+}
+
 PyObject *call_rule(PyObject *self, const char *name, PyObject *const *arguments,
                     Py_ssize_t count, PyObject *names)
 {

@@ -17,7 +17,7 @@ static bool is_brief(const struct draft *draft)
     return (kind == PORTIO_RECV || kind == PORTIO_SEND) && draft->length <= BRIEF;
 }
 
-/* What the rule is about to start. */
+/* What the rule is about to start.  It may run Python, and leave an exception. */
 static bool is_brief_operation(PyObject *operation)
 {
     Py_buffer view;
@@ -25,25 +25,31 @@ static bool is_brief_operation(PyObject *operation)
         PyObject *brief = PyObject_GetAttrString(operation, "_brief");
         bool is_true = brief == Py_True;
         Py_XDECREF(brief);
-        PyErr_Clear();
         return is_true;
     }
     struct transfer *transfer = (struct transfer *)operation;
-    if ((transfer->kind != PORTIO_RECV && transfer->kind != PORTIO_SEND) ||
-        transfer->buffer == NULL || PyObject_GetBuffer(transfer->buffer, &view, PyBUF_SIMPLE) < 0) {
-        PyErr_Clear();
+    PyObject *buffer = transfer->buffer;
+    if ((transfer->kind != PORTIO_RECV && transfer->kind != PORTIO_SEND) || buffer == NULL)
         return false;
+    Py_INCREF(buffer); /* another thread may change the field meanwhile */
+    bool brief = PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE) == 0;
+    if (brief) {
+        brief = view.len <= BRIEF;
+        PyBuffer_Release(&view);
     }
-    bool brief = view.len <= BRIEF;
-    PyBuffer_Release(&view);
+    Py_DECREF(buffer);
     return brief;
 }
 
 static PyObject *start_by_rule(struct port *port, const char *name, PyObject *const *arguments,
                                Py_ssize_t count, PyObject *names)
 {
-    for (Py_ssize_t at = 0; at < count; at++)
-        port->brief = port->brief && is_brief_operation(arguments[at]);
+    for (Py_ssize_t at = 0; at < count && port->brief; at++) {
+        if (!is_brief_operation(arguments[at]))
+            port->brief = false; /* never true again, whatever has run meanwhile */
+        if (!error_drop())
+            return NULL;
+    }
     return call_rule((PyObject *)port, name, arguments, count, names);
 }
 
@@ -123,6 +129,7 @@ static enum start start_quiet(struct port *port, struct draft *draft, int mode, 
     }
     if (result < 0)
         return refusal_raise(port, result);
+    draft_pass(port, draft);
     struct operation *operation = &draft->transfer->base;
     PyObject *before = operation->outcome;
     operation->outcome = Py_NewRef(moved);

@@ -32,6 +32,8 @@ bool draft_claim(struct port *port, struct draft *draft, int mode);
    has not ended by then, the claim, which cannot fail. */
 bool draft_reserve(struct port *port, struct draft *draft, int mode);
 void draft_claim_reserved(struct port *port, struct draft *draft, int mode);
+/* Instead of the claim: the operation has ended, and with it this life of the token. */
+void draft_pass(struct port *port, const struct draft *draft);
 /* A claimed one is idle again: with an outcome, because it has ended; or as it was. */
 void draft_end(struct port *port, struct draft *draft, PyObject *outcome);
 void draft_undo(struct port *port, struct draft *draft);

@@ -64,13 +64,16 @@ static bool posted_take(struct port *port, PyObject *out, uint64_t token, PyObje
     return true;
 }
 
-static PyObject *prepared; /* empty: nobody has set its fields */
+/* Empty: nobody has set its fields, and the collector does not know of it. */
+static PyObject *prepared;
 
 bool completion_prepare(const struct port *port)
 {
     if (prepared != NULL && (PyObject *)Py_TYPE(prepared) == port->completions)
         return true;
     PyObject *made = PyType_GenericAlloc((PyTypeObject *)port->completions, 0);
+    if (made != NULL)
+        PyObject_GC_UnTrack(made);
     PyObject *before = prepared; /* perhaps a finalizer's */
     prepared = made;
     Py_XDECREF(before);
@@ -96,6 +99,7 @@ void completion_fill(PyObject *operation, PyObject *key, PyObject *nbytes, PyObj
     completion->key = Py_NewRef(key);
     completion->nbytes = Py_NewRef(nbytes);
     completion->outcome = Py_NewRef(outcome);
+    PyObject_GC_Track((PyObject *)completion);
     Py_DECREF((PyObject *)completion); /* the list has it */
 }
 

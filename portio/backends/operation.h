@@ -24,7 +24,8 @@ struct stream {
                        it was made; 0: there is none */
     uint32_t first; /* pieces that wait for their turn: the number of the first one's … */
     uint32_t last;  /* … and of the last one's buffer plus one; 0: none */
-    int32_t stop;   /* the error that ends the present turn when no piece is left; 0: none */
+    int32_t stop;   /* the error that ends the present turn when no piece is left, unless a
+                       request is armed, which is cancelled instead; 0: none */
     int32_t told;   /* the kernel's last word, … */
     bool over;      /* … which is yet to be told */
 };

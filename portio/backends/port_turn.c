@@ -39,6 +39,7 @@ int portio_renew(portio_port *port, uint64_t token, int same)
         }
         port->active++;
         atomic_store_explicit(&op->state, OP_STARTING, memory_order_relaxed);
+        port_balance(port); /* the heir may have ended at once */
     }
     port_unlock(port);
     if (refused == 0) {

@@ -223,6 +223,57 @@ def test_pieces_of_a_handle_that_was_closed_behind_our_back(
     assert_balanced(port)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, RuntimeError])
+def test_pieces_of_a_handle_that_raises(
+    port: portio.Port, pair: tuple[socket.socket, socket.socket], error: type[BaseException]
+) -> None:
+    """An interrupt goes on, and loses nothing; what the rule has no use for is dropped."""
+    ours, peer = pair
+    handle = Handle(ours.fileno())
+    receive = portio.RecvMultishot(port.associate(handle), portio.BufferPool(port, 1, 8))
+    port.submit(receive)
+    peer.send(b"12345678")
+
+    def fail() -> None:
+        raise error
+
+    handle.asked = fail
+    piece = None
+    try:
+        piece = port.get(LIMIT if not accelerator.ACCELERATED else None)
+    except (KeyboardInterrupt, SystemExit) as raised:
+        assert type(raised) is error
+        piece = port.get(LIMIT)
+    else:
+        assert not accelerator.ACCELERATED or error is RuntimeError
+    handle.asked = int
+    assert piece is not None
+    assert piece.result() == b"12345678"
+    receive.cancel()
+    assert port.get(LIMIT) is not None
+    assert_balanced(port)
+
+
+@needs_c
+def test_what_is_long_once_gives_the_gil_away_for_good(
+    port: portio.Port, key: portio.CompletionKey
+) -> None:
+    """Also when it was started while something else was looked at."""
+
+    class Nested(portio.Timer):
+        __slots__ = ()
+
+        @property
+        def _brief(self) -> bool:  # type: ignore[override]
+            port.submit(portio.Send(key, bytes(200_000)), quiet=True)
+            assert not port._brief
+            return True
+
+    assert port._brief
+    port.submit(Nested(0))
+    assert not port._brief
+
+
 @needs_c
 def test_nothing_is_counted_wrong(
     port: portio.Port, key: portio.CompletionKey, pair: tuple[socket.socket, socket.socket]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from array import array
 from collections.abc import Iterator
 
 import pytest
@@ -128,3 +129,31 @@ def test_the_main_thread_that_is_called_and_interrupted(
         assert other.result() == 1
         assert in_thread(port.get, 0) is not None
     assert len(asked) == 40
+
+
+@pytest.mark.skipif(not accelerator.ACCELERATED, reason="the rule waits for packets")
+@pytest.mark.parametrize("many", [False, True], ids=["get", "get_many"])
+def test_the_main_thread_that_is_called_and_finds_a_rescued_packet(
+    port: portio.Port, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    """It has come all the same, and others are called for what follows."""
+    hear = portio.Port._hears_news
+    rescues: list[Background[None]] = []
+    lost: portio.Completion[object]
+
+    def hear_of_it(port: portio.Port) -> bool:
+        rescues.append(Background(port._rescue, [lost], array("q")))
+        return hear(port)  # where it sleeps by the time that the thread runs, nearly always
+
+    monkeypatch.setattr(portio.Port, "_hears_news", hear_of_it)
+    for _ in range(20):
+        lost = portio.Completion[object]()
+        lost.operation, lost.key, lost.nbytes, lost._outcome = None, None, 777, None
+        done = port.get_many() if many else [port.get()]
+        assert done == [lost]
+        rescues.pop().result()
+        assert in_thread(port.get, 0) is None  # the nudge is no packet, and gone
+        with waiting(port) as other:
+            in_thread(port.post)
+        assert other.result() == 1
+        assert port.get(0) is not None
