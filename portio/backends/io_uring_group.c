@@ -47,7 +47,7 @@ static int buffers_map(struct uring_buf **memory, uint32_t entries)
 
 int groups_try(struct ring *ring)
 {
-    struct uring_buf *memory;
+    struct uring_buf *memory = NULL;
     int error = buffers_map(&memory, 1);
     if (error != 0)
         return error;

@@ -195,8 +195,9 @@ static void operation_begin(portio_port *port, const portio_request *request)
     atomic_store_explicit(&op->state, OP_STARTING, memory_order_relaxed);
 }
 
-/* 1: the only request was quiet and has ended already. */
-static int requests_start(portio_port *port, const portio_request *requests, uint32_t count,
+/* 1: the only request was quiet and has ended already.  Inline, for the one request of
+   portio_submit_one: the loops are a tenth of what it takes. */
+static inline int requests_start(portio_port *port, const portio_request *requests, uint32_t count,
                           bool may_skip)
 {
     int refused = port_enter(port);
