@@ -102,7 +102,7 @@ def test_o17_submissions_for_each_piece(
         assert take(port).result() == b"%d" % number
     each = 2
     if known and is_known():
-        each = 0 if is_known("multishot_receive") else 1
+        each = 0 if is_known("multishot_receive") and port._owner else 1  # thread-bound ports
     expected = PIECES * each
     assert expected <= submissions() - before <= expected + 2  # the port's own polls
     cancel(port, receive)

@@ -1,7 +1,7 @@
 """The contract holds on older kernels: io_uring with its features switched off.
 
 Each case runs the tests marked `core` once more, in a process of its own, with
-one feature off, with all of them off, or with queues of a few entries.
+one feature off that the engine makes up for, with all of them off, or with queues of a few entries.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ def features() -> list[str]:
     return list(status.features) if status is not None and status.available else []
 
 
+# How the ring is set up, and hardly anything in the engine: off together with all the others.
+SETTINGS = {"submit_all", "single_issuer", "no_iowait"}
+
+
 def cases() -> list[str]:
     names = features()
     everything = ",".join(f"no-{name}" for name in names)
     return [
-        *(f"no-{name}" for name in names),
+        *(f"no-{name}" for name in names if name not in SETTINGS),
         everything or "no features",
         "sq=4,cq=8",
         f"{everything},sq=4,cq=8",
