@@ -36,9 +36,8 @@ ONCE = [
     *OLDER_KERNELS,
     *(
         f"--ignore=tests/{part}"
-        for part in ("native", "benchmarks", "properties", "cli", "examples")
+        for part in ("native", "benchmarks", "properties", "stress", "cli", "examples")
     ),
-    "--deselect=tests/stress/test_ten_thousand.py",
     *("-m", "not large"),
     *("-k", "not (conformance and trio)"),
 ]
