@@ -94,9 +94,7 @@ static int engine_open_system(portio_port *port, struct engine *engine,
         engine->enter_flags = URING_ENTER_NO_IOWAIT;
     engine->registers = has(features, FEATURE_REGISTERED_BUFFERS);
     engine->groups_wanted = has(features, FEATURE_BUFFER_RINGS);
-    /* Not on shared ports: with several takers and cancels at once, an operation was seen
-       to wait for ever there (tests/stress/test_pools.py, under load). */
-    engine->streams = port->thread_bound && has(features, FEATURE_MULTISHOT_RECEIVE);
+    engine->streams = has(features, FEATURE_MULTISHOT_RECEIVE);
     if (!port->thread_bound)
         return 0;
     engine->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

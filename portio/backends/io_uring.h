@@ -137,6 +137,8 @@ void uring_issue_rest(portio_port *port, struct op *op);
 bool uring_is_passing(const struct op *op, int32_t result);
 
 /* io_uring_stream.c; lock held */
+/* Whether the kernel can be trusted to go on with receives of this handle. */
+bool stream_suits(const struct engine *engine, const struct handle *handle);
 /* The request is made with the present turn. */
 void stream_armed(portio_port *port, struct op *op);
 /* Something of an earlier turn is left: answers this one with it; or else ends it with

@@ -67,7 +67,7 @@ static void prepare_select(portio_port *port, struct uring_sqe *sqe, struct op *
     sqe->ioprio = op->phase == PHASE_AWAIT ? URING_POLL_FIRST : 0;
     sqe->buffer = group->number;
     sqe->op_flags = (uint32_t)transfer_message_flags(op);
-    if (port->engine->streams) {
+    if (stream_suits(port->engine, op->handle)) {
         sqe->ioprio |= URING_RECV_MULTI; /* the length must be 0: the buffers have theirs */
         stream_armed(port, op);
     } else {

@@ -26,6 +26,15 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+/* Of Unix sockets the kernel loses the end of the stream: where it knows that nothing is left
+   to receive (SO_INQ, since 6.17) it waits for the next event, and the one of the shutdown may
+   have been together with the last data's (liburing#1549; seen on 6.18).  TCP says that there
+   is more as long as the end was not received. */
+bool stream_suits(const struct engine *engine, const struct handle *handle)
+{
+    return engine->streams && (handle->family == AF_INET || handle->family == AF_INET6);
+}
+
 void stream_armed(portio_port *port, struct op *op)
 {
     op->stream.armed = op->token;
