@@ -53,7 +53,7 @@ from portio.rescue import NOTHING, Completions, Records, Rescue
 from portio.timeouts import FOREVER, Deadline, to_nanoseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from portio.backends.native import CData
     from portio.operations.base import Entry
@@ -99,16 +99,11 @@ class PacketQueue(Rescue):
         """
         out: Completions = []
         try:
-            heard = False
-            while True:
-                done = self._next(out, timeout)
-                if done is not None or timeout is not None or not self._hears_news():
-                    break
-                heard = True
+            done = self._next(out, timeout)
+            if done is None and timeout is None:
+                done = self._take_heard(self._next, out, None)
             if done:
                 return out[0] if out else None
-            if heard:  # what follows may find a packet that was rescued, and not ask the engine
-                self._come()
         except BaseException:
             self._rescue(out, NOTHING)
             self._come()
@@ -157,16 +152,11 @@ class PacketQueue(Rescue):
         """
         out: Completions = []
         try:
-            heard = False
-            while True:
-                done = self._fill(out, limit, timeout)
-                if done is not None or timeout is not None or not self._hears_news():
-                    break
-                heard = True
+            done = self._fill(out, limit, timeout)
+            if done is None and timeout is None:
+                done = self._take_heard(self._fill, out, limit, None)
             if done:
                 return out
-            if heard:  # what follows may find a packet that was rescued, and not ask the engine
-                self._come()
         except BaseException:
             self._rescue(out, NOTHING)
             self._come()
@@ -251,6 +241,17 @@ class PacketQueue(Rescue):
         if not self._brief or self._owner:
             return False
         return listen(self, 0, self._null, 0, FOREVER) > 0
+
+    def _take_heard(self, take: Callable[..., bool | None], *arguments: object) -> bool | None:
+        """What `take` gives when there is news: in the main thread, which has to sleep."""
+        while True:
+            if not self._hears_news():
+                return None
+            done = take(*arguments)
+            if done is False:  # a packet was rescued; who finds that one need not ask the engine
+                self._come()
+            if done is not None:
+                return done
 
     def _come(self) -> None:
         """Gives up the packet that the thread has heard of: others may come for it."""

@@ -7,10 +7,8 @@ import socket
 import threading
 
 import portio
-from benchmarks.measuring import announce, limit_seconds
+from benchmarks.measuring import limit_seconds
 from benchmarks.ours import ports
-
-ACCEPTS = 16
 
 
 class Receive(portio.Recv):
@@ -76,13 +74,7 @@ def main() -> None:
     options = parser.parse_args()
     limit_seconds(options.seconds)
 
-    with (
-        socket.create_server(("127.0.0.1", 0), backlog=1024) as listener,
-        ports.open_port(options) as port,
-    ):
-        key = port.associate(listener)
-        port.submit(*(portio.Accept(key) for _ in range(ACCEPTS)))
-        announce(listener.getsockname()[1])
+    with ports.listening_port(options) as port:
         for _ in range(options.workers - 1):
             threading.Thread(target=serve, args=[port, options.buffer], daemon=True).start()
         serve(port, options.buffer)

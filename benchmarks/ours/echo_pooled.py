@@ -6,10 +6,9 @@ import argparse
 import socket
 
 import portio
-from benchmarks.measuring import announce, limit_seconds
+from benchmarks.measuring import limit_seconds
 from benchmarks.ours import ports
 
-ACCEPTS = 16
 BUFFERS = 64
 SIZE = 64 * 1024
 
@@ -58,13 +57,7 @@ def main() -> None:
     options = parser.parse_args()
     limit_seconds(options.seconds)
 
-    with (
-        socket.create_server(("127.0.0.1", 0), backlog=1024) as listener,
-        ports.open_port(options) as port,
-    ):
-        key = port.associate(listener)
-        port.submit(*(portio.Accept(key) for _ in range(ACCEPTS)))
-        announce(listener.getsockname()[1])
+    with ports.listening_port(options) as port:
         serve(port, portio.BufferPool(port, BUFFERS, SIZE))
 
 

@@ -1,10 +1,16 @@
-"""The port that the command line of a program asks for."""
+"""The port that the command line of a program asks for, and how a server begins with it."""
 
 from __future__ import annotations
 
 import argparse
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import portio
+from benchmarks.measuring import announce
+
+ACCEPTS = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,3 +27,16 @@ def open_port(options: argparse.Namespace) -> portio.Port:
     if options.workers:
         return portio.Port(options.workers, backend=options.backend)
     return portio.Port(backend=options.backend, thread_bound=True, lazy_submit=options.lazy)
+
+
+@contextmanager
+def listening_port(options: argparse.Namespace) -> Iterator[portio.Port]:
+    """Make the port, with a listener whose accepts are submitted and whose address is told."""
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=1024) as listener,
+        open_port(options) as port,
+    ):
+        key = port.associate(listener)
+        port.submit(*(portio.Accept(key) for _ in range(ACCEPTS)))
+        announce(listener.getsockname()[1])
+        yield port

@@ -69,6 +69,13 @@ struct key {
     char message_based;
 };
 
+/* Of a RecvMultishot. */
+struct pool {
+    PyObject_HEAD
+    PyObject *memory; /* a bytearray that is never resized */
+    Py_ssize_t size;  /* of one buffer */
+};
+
 struct completion {
     PyObject_HEAD
     PyObject *operation;
@@ -107,7 +114,8 @@ struct port {
     renew_function renew;
 };
 
-extern PyTypeObject *operation_type, *transfer_type, *key_type, *completion_type, *port_type;
+extern PyTypeObject *operation_type, *transfer_type, *key_type, *pool_type, *completion_type,
+    *port_type;
 extern PyObject *array_type;
 
 /* ---- fields.c ---- */
@@ -130,9 +138,6 @@ PyObject *pin_make(PyObject *buffer, bool writable, void **start, Py_ssize_t *le
 
 /* ---- book.c ---- */
 int book_add(PyObject *module);
-
-/* ---- piece.c ---- */
-int piece_add(PyObject *module);
 
 /* ---- port_object.c ---- */
 int port_add(PyObject *module);

@@ -17,7 +17,7 @@ static Py_ssize_t room_for(Py_ssize_t needed, Py_ssize_t room)
 
 bool book_reserve(struct book *book, uint64_t token)
 {
-    Py_ssize_t slot = (Py_ssize_t)(token & (uint64_t)(GENERATION - 1));
+    Py_ssize_t slot = token_slot(token);
     if (slot < book->room)
         return true;
     Py_ssize_t room = room_for(slot + 1, book->room);
@@ -74,7 +74,7 @@ static int book_set(PyObject *self, PyObject *key, PyObject *value)
     if (value != NULL) {
         if (!book_reserve(book, token))
             return -1;
-        if (book->lines[token & (uint64_t)(GENERATION - 1)].entry != NULL) {
+        if (book->lines[token_slot(token)].entry != NULL) {
             PyErr_Format(PyExc_RuntimeError, "the slot of %R is used", key);
             return -1;
         }

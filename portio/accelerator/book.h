@@ -28,10 +28,21 @@ struct tokens {
 
 extern PyTypeObject *book_type, *tokens_type;
 
+static inline Py_ssize_t token_slot(uint64_t token)
+{
+    return (Py_ssize_t)(token & (uint64_t)(GENERATION - 1));
+}
+
+/* The slot's next life. */
+static inline uint64_t token_following(uint64_t token)
+{
+    return (token + GENERATION) & (uint64_t)TOKENS;
+}
+
 /* A borrowed entry, or NULL without an exception. */
 static inline PyObject *book_find(const struct book *book, uint64_t token)
 {
-    Py_ssize_t slot = (Py_ssize_t)(token & (uint64_t)(GENERATION - 1));
+    Py_ssize_t slot = token_slot(token);
     return slot < book->room && book->lines[slot].entry != NULL &&
                    book->lines[slot].token == token
                ? book->lines[slot].entry
@@ -44,7 +55,7 @@ bool book_reserve(struct book *book, uint64_t token);
 /* Enters what there is room for, in a slot that nobody uses. */
 static inline void book_enter(struct book *book, uint64_t token, PyObject *entry)
 {
-    struct line *line = &book->lines[token & (uint64_t)(GENERATION - 1)];
+    struct line *line = &book->lines[token_slot(token)];
     *line = (struct line){token, Py_NewRef(entry)};
     book->count++;
 }
@@ -52,7 +63,7 @@ static inline void book_enter(struct book *book, uint64_t token, PyObject *entry
 /* Takes out an entry that book_find has found; it is the caller's now. */
 static inline PyObject *book_remove(struct book *book, uint64_t token)
 {
-    struct line *line = &book->lines[token & (uint64_t)(GENERATION - 1)];
+    struct line *line = &book->lines[token_slot(token)];
     PyObject *entry = line->entry;
     line->entry = NULL;
     book->count--;
@@ -76,6 +87,14 @@ static inline void tokens_take(struct tokens *tokens)
 
 /* False: an exception, which it cannot be for a token that was taken from here. */
 bool tokens_give(struct tokens *tokens, uint64_t token);
+
+/* The same where a failure is nobody's: a slot is not used any more, and nothing else is
+   lost. */
+static inline void tokens_return(struct tokens *tokens, uint64_t token)
+{
+    if (!tokens_give(tokens, token))
+        PyErr_Clear();
+}
 
 /* The books of a port, if they are these: those of a forked child are not. */
 static inline bool books_are_open(const struct port *port)

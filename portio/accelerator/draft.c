@@ -94,12 +94,6 @@ static bool entry_withdraw(struct port *port, const struct draft *draft)
     return true;
 }
 
-static void token_give(struct port *port, uint64_t token)
-{
-    if (!tokens_give(port_tokens(port), token & (uint64_t)TOKENS))
-        PyErr_Clear(); /* no memory: a slot is not used any more, and nothing else is lost */
-}
-
 static bool draft_is_claimable(struct port *port, const struct draft *draft)
 {
     struct operation *operation = &draft->transfer->base;
@@ -124,8 +118,7 @@ static void entry_fill(struct port *port, struct draft *draft, PyObject *mode)
     PyTuple_SetItem(entry, ENTRY_MODE, Py_NewRef(mode));
 }
 
-/* The next token, room for its entry, and what the entry needs.  It stays free. */
-static bool token_look(struct port *port, struct draft *draft, int mode)
+bool draft_reserve(struct port *port, struct draft *draft, int mode)
 {
     if (mode_object(mode) == NULL || !draft_is_claimable(port, draft) ||
         !tokens_look(port_tokens(port), &draft->token) ||
@@ -135,7 +128,7 @@ static bool token_look(struct port *port, struct draft *draft, int mode)
     return draft->token_object != NULL;
 }
 
-static void draft_enter(struct port *port, struct draft *draft, int mode)
+void draft_enter(struct port *port, struct draft *draft, int mode)
 {
     entry_fill(port, draft, mode_object(mode));
     tokens_take(port_tokens(port));
@@ -145,26 +138,16 @@ static void draft_enter(struct port *port, struct draft *draft, int mode)
 
 bool draft_claim(struct port *port, struct draft *draft, int mode)
 {
-    if (!token_look(port, draft, mode))
+    if (!draft_reserve(port, draft, mode))
         return false;
     draft_enter(port, draft, mode);
     return true;
 }
 
-bool draft_reserve(struct port *port, struct draft *draft, int mode)
-{
-    return token_look(port, draft, mode);
-}
-
-void draft_claim_reserved(struct port *port, struct draft *draft, int mode)
-{
-    draft_enter(port, draft, mode);
-}
-
 void draft_pass(struct port *port, const struct draft *draft)
 {
     tokens_take(port_tokens(port));
-    token_give(port, draft->token + GENERATION);
+    tokens_return(port_tokens(port), token_following(draft->token));
 }
 
 void draft_end(struct port *port, struct draft *draft, PyObject *outcome)
@@ -175,7 +158,7 @@ void draft_end(struct port *port, struct draft *draft, PyObject *outcome)
     PyObject *before = operation->outcome;
     operation->outcome = Py_NewRef(outcome);
     operation_set(operation, Py_None);
-    token_give(port, draft->token + GENERATION);
+    tokens_return(port_tokens(port), token_following(draft->token));
     Py_XDECREF(before); /* last: it may run anything */
 }
 
@@ -185,5 +168,5 @@ void draft_undo(struct port *port, struct draft *draft)
     if (operation->entry == draft->entry)
         operation_set(operation, Py_None);
     if (entry_withdraw(port, draft))
-        token_give(port, draft->token);
+        tokens_return(port_tokens(port), draft->token);
 }

@@ -2,7 +2,7 @@
    slots, at places that C knows. */
 #include "accelerator.h"
 
-PyTypeObject *operation_type, *transfer_type, *key_type, *completion_type;
+PyTypeObject *operation_type, *transfer_type, *key_type, *pool_type, *completion_type;
 
 #define OBJECT(name, type, field) {name, T_OBJECT_EX, offsetof(type, field), 0, NULL}
 
@@ -193,6 +193,18 @@ bool key_ask(struct key *key, long long *number)
     return is_number;
 }
 
+/* ---- pools ---- */
+
+static PyMemberDef pool_members[] = {
+    OBJECT("_memory", struct pool, memory),
+    {"size", T_PYSSIZET, offsetof(struct pool, size), 0, NULL},
+    {0},
+};
+
+COLLECTED(pool, struct pool, memory, 1)
+static PyType_Slot pool_slots[] = {COLLECTED_SLOTS(pool), {0, NULL}};
+SPEC(pool, PoolFields, struct pool, Py_TPFLAGS_HAVE_GC);
+
 /* ---- completions ---- */
 
 _Static_assert(offsetof(struct completion, error) - offsetof(struct completion, operation) ==
@@ -216,8 +228,9 @@ int fields_add(PyObject *module)
 {
     operation_type = type_add(module, &operation_spec, NULL);
     key_type = type_add(module, &key_spec, NULL);
+    pool_type = type_add(module, &pool_spec, NULL);
     completion_type = type_add(module, &completion_spec, NULL);
-    if (operation_type == NULL || key_type == NULL || completion_type == NULL)
+    if (operation_type == NULL || key_type == NULL || pool_type == NULL || completion_type == NULL)
         return -1;
     transfer_type = type_add(module, &transfer_spec, operation_type);
     if (transfer_type == NULL)

@@ -114,7 +114,7 @@ PyMODINIT_FUNC PyInit__accelerator(void)
         array_type = PyObject_GetAttrString(arrays, "array");
     Py_XDECREF(arrays);
     if (array_type == NULL || fields_add(module) < 0 || pin_add(module) < 0 ||
-        piece_add(module) < 0 || book_add(module) < 0 || port_add(module) < 0) {
+        book_add(module) < 0 || port_add(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

@@ -3,62 +3,6 @@
 #include "book.h"
 #include "take.h"
 
-PyTypeObject *pool_type;
-
-struct pool {
-    PyObject_HEAD
-    PyObject *memory; /* a bytearray that is never resized */
-    Py_ssize_t size;  /* of one buffer */
-};
-
-/* ---- pools ---- */
-
-static int pool_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    return objects_visit(self, &((struct pool *)self)->memory, 1, visit, arg);
-}
-
-static int pool_clear(PyObject *self)
-{
-    return objects_clear(&((struct pool *)self)->memory, 1);
-}
-
-static void pool_dealloc(PyObject *self)
-{
-    PyObject_GC_UnTrack(self);
-    pool_clear(self);
-    object_free(self);
-}
-
-static PyMemberDef pool_members[] = {
-    {"_memory", T_OBJECT_EX, offsetof(struct pool, memory), 0, NULL},
-    {"size", T_PYSSIZET, offsetof(struct pool, size), 0, NULL},
-    {0},
-};
-
-static PyType_Slot pool_slots[] = {
-    {Py_tp_traverse, pool_traverse},
-    {Py_tp_clear, pool_clear},
-    {Py_tp_dealloc, pool_dealloc},
-    {Py_tp_members, pool_members},
-    {0, NULL},
-};
-
-static PyType_Spec pool_spec = {
-    .name = "portio.accelerator.PoolFields",
-    .basicsize = sizeof(struct pool),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
-    .slots = pool_slots,
-};
-
-int piece_add(PyObject *module)
-{
-    pool_type = type_add(module, &pool_spec, NULL);
-    return pool_type != NULL ? 0 : -1;
-}
-
-/* ---- pieces ---- */
-
 bool record_is_piece(const portio_completion *record, PyObject *entry)
 {
     return record->status == (int64_t)PORTIO_MORE << 32 &&
@@ -93,7 +37,7 @@ static bool turn_claim(struct port *port, uint64_t token, PyObject *entry, PyObj
     if (!books_are_open(port) || book_find(port_book(port), token) != entry)
         return false;
     Py_DECREF(book_remove(port_book(port), token)); /* the caller has it as well */
-    book_enter(port_book(port), (token + GENERATION) & (uint64_t)TOKENS, again);
+    book_enter(port_book(port), token_following(token), again);
     return true;
 }
 
@@ -128,7 +72,7 @@ enum piece piece_take(PyObject *self, PyObject *out, const portio_completion *re
     PyObject *again = NULL, *bytes = NULL, *length = NULL, *following = NULL;
     if (!key_ask(key, &number) || number != key->descriptor)
         goto end;
-    following = PyLong_FromUnsignedLongLong((record->token + GENERATION) & (uint64_t)TOKENS);
+    following = PyLong_FromUnsignedLongLong(token_following(record->token));
     if (following == NULL)
         goto end;
     again = entry_follow(entry, following);

@@ -124,7 +124,7 @@ static enum start start_quiet(struct port *port, struct draft *draft, int mode, 
         return START_BY_RULE;
     int result = engine_submit(port, draft, flags);
     if (result == 0) {
-        draft_claim_reserved(port, draft, mode);
+        draft_enter(port, draft, mode);
         return STARTED;
     }
     if (result < 0)

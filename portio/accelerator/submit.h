@@ -27,11 +27,11 @@ void draft_drop(struct draft *draft);
 /* Looks at the state, and claims the operation: nothing can come in between.  False: it
    cannot be claimed, and nothing has changed. */
 bool draft_claim(struct port *port, struct draft *draft, int mode);
-/* The same in two steps, with one call of the engine between them that keeps the GIL, so
-   that nobody comes between: a look at the token that it would have; then, if the operation
-   has not ended by then, the claim, which cannot fail. */
+/* Its two steps, between which one call of the engine may come that keeps the GIL, so that
+   nobody else does: a look at the token that it would have, which stays free, and at all that
+   may fail; then, if the operation has not ended by then, the claim, which cannot. */
 bool draft_reserve(struct port *port, struct draft *draft, int mode);
-void draft_claim_reserved(struct port *port, struct draft *draft, int mode);
+void draft_enter(struct port *port, struct draft *draft, int mode);
 /* Instead of the claim: the operation has ended, and with it this life of the token. */
 void draft_pass(struct port *port, const struct draft *draft);
 /* A claimed one is idle again: with an outcome, because it has ended; or as it was. */

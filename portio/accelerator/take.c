@@ -46,13 +46,6 @@ static bool is_plain(PyObject *entry)
            PyLong_AsLong(PyTuple_GetItem(entry, ENTRY_MODE)) == MODE_QUEUED;
 }
 
-/* The token's next life; the slot is idle. */
-static void token_end(struct port *port, uint64_t token)
-{
-    if (!tokens_give(port_tokens(port), (token + GENERATION) & (uint64_t)TOKENS))
-        PyErr_Clear(); /* no memory: the slot is not used any more */
-}
-
 /* The packet that a program has posted is its completion already; a nudge has none. */
 static bool posted_take(struct port *port, PyObject *out, uint64_t token, PyObject *entry)
 {
@@ -60,7 +53,7 @@ static bool posted_take(struct port *port, PyObject *out, uint64_t token, PyObje
     if (completion != Py_None && PyList_Append(out, completion) < 0)
         return false;
     Py_DECREF(book_remove(port_book(port), token)); /* the claim; the caller has it as well */
-    token_end(port, token);
+    tokens_return(port_tokens(port), token_following(token));
     return true;
 }
 
@@ -149,7 +142,7 @@ static bool record_take(PyObject *self, PyObject *out, const portio_completion *
     PyObject *before = operation->outcome, *entry_before = operation->entry;
     operation->outcome = Py_NewRef(nbytes);
     operation->entry = Py_NewRef(Py_None);
-    token_end(port, record->token);
+    tokens_return(port_tokens(port), token_following(record->token));
     Py_XDECREF(entry_before);
     Py_XDECREF(before); /* last: it may run anything */
     done = true;

@@ -284,15 +284,13 @@ void engine_start(portio_port *port, struct op *op)
 {
     struct handle *handle = op->handle;
     port_lock(port);
-    int error = op->error;
+    int error = op->error; /* of a turn whose handle is not what it was */
     if (op->kind == PORTIO_SENDFILE)
         op->u.sendfile.block = NULL;
-    if (error != 0)
-        ; /* its handle is not what it was */
-    else if (atomic_load(&op->cancel_wanted) || (handle != NULL && handle->closing) ||
-        atomic_load(&port->closing))
+    if (error == 0 && (atomic_load(&op->cancel_wanted) || (handle != NULL && handle->closing) ||
+                       atomic_load(&port->closing)))
         error = ECANCELED;
-    else
+    if (error == 0)
         error = operation_prepare(port, op);
     bool first = true;
     if (handle != NULL) {

@@ -176,7 +176,6 @@ static void operation_begin(portio_port *port, const portio_request *request)
     op->starting = false;
     op->skipped = false;
     op->parked = false;
-    op->stream = (struct stream){0};
     op->error = 0;
     op->nbytes = 0;
     op->argument = request->argument;
@@ -185,8 +184,10 @@ static void operation_begin(portio_port *port, const portio_request *request)
     op->address = request->address;
     op->address_length = request->address_length;
     op->file = request->file;
-    if (op_is_pooled(op))
+    if (op_is_pooled(op)) { /* of others it is as it was at the beginning: not armed */
         pool_begin(op, request->buffer);
+        op->stream = (struct stream){0};
+    }
     if (request->kind != PORTIO_TIMER) {
         op->handle = handles_find(&port->handles, request->handle);
         op->handle->pending++;

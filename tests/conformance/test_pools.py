@@ -27,6 +27,22 @@ def take(port: portio.Port) -> portio.Completion[Any]:
     return done
 
 
+def whole_stream(
+    port: portio.Port, peer: socket.socket, sent: bytes
+) -> list[portio.Completion[Any]]:
+    """What comes out when `sent` and the end are sent, up to the last completion."""
+
+    def send() -> None:
+        peer.sendall(sent)
+        peer.shutdown(socket.SHUT_WR)
+
+    with Background(send):
+        taken = [take(port)]
+        while not taken[-1].last:
+            taken.append(take(port))
+    return taken
+
+
 def cancelled(done: portio.Completion[Any]) -> bool:
     return type(done.error) is portio.OperationCancelledError
 
@@ -74,18 +90,10 @@ def test_o17_a_stream_that_is_longer_than_the_pool(port: portio.Port, net: Net) 
     receive = portio.RecvMultishot(port.associate(ours), pool)
     port.submit(receive)
     sent = pattern(300_000)
-
-    def send() -> None:
-        peer.sendall(sent)
-        peer.shutdown(socket.SHUT_WR)
-
-    received = bytearray()
-    with Background(send):
-        while not (done := take(port)).last:
-            assert 0 < done.nbytes <= 1000
-            received += done.result()
-    assert done.result() == b""
-    assert received == sent
+    *pieces, end = whole_stream(port, peer, sent)
+    assert all(0 < piece.nbytes <= 1000 for piece in pieces)
+    assert end.result() == b""
+    assert b"".join(piece.result() for piece in pieces) == sent
 
 
 @pytest.mark.core
@@ -350,16 +358,8 @@ def test_o17_more_pieces_than_16_bits_count(port: portio.Port, net: Net) -> None
     receive = portio.RecvMultishot(port.associate(ours), portio.BufferPool(port, 3, 1))
     sent = pattern(66_000)
     port.submit(receive)
-
-    def send() -> None:
-        peer.sendall(sent)
-        peer.shutdown(socket.SHUT_WR)
-
-    received = bytearray()
-    with Background(send):
-        while not (done := take(port)).last:
-            received += done.result()
-    assert received == sent
+    *pieces, _ = whole_stream(port, peer, sent)
+    assert b"".join(piece.result() for piece in pieces) == sent
 
 
 @pytest.mark.core
