@@ -83,13 +83,7 @@ class CompletionKey(KeyFields):
     makes the key of a handle.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_accepting",
-        "_identity",
-        "data",
-        "handle",
-    )
+    __slots__ = ("__weakref__",)
 
     #: The program's own object for this handle; any time it may be another one.
     data: object

@@ -40,7 +40,7 @@ class BufferPool(PoolFields):
     RuntimeError in a forked child.
     """
 
-    __slots__ = ("_native", "_port", "_view", "count")
+    __slots__ = ("_native", "_view", "count")
 
     #: How many buffers.
     count: int
@@ -66,6 +66,7 @@ class BufferPool(PoolFields):
         if native == ffi.NULL:
             raise MemoryError("a pool of buffers")
         self._native: CData = ffi.gc(native, lib.portio_pool_free)
+        self._address = int(ffi.cast("uintptr_t", native))
 
     @property
     def port(self) -> Port:

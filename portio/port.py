@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import threading
 import warnings
 from collections import deque
@@ -27,13 +28,14 @@ from operator import index
 from threading import get_ident
 from typing import TYPE_CHECKING
 
-from portio import backends, errors, lifetime, system
+from portio import accelerator, backends, errors, lifetime, system
 from portio.backends import switches
+from portio.completion import Outcome
 from portio.engine import raise_forked
 from portio.files import Handle
 from portio.keys import CompletionKey, HandleLike, descriptor_of
 from portio.operations import numbers
-from portio.registry import Identity, identify, identity_of, registry
+from portio.registry import Entry, Identity, identify, identity_of, registry
 from portio.submission import Submission
 
 if TYPE_CHECKING:
@@ -413,6 +415,10 @@ class Port(Submission):
         close(key._descriptor)
         if refused != self._lib.PORTIO_CLOSED:
             raise self._refusal(refused, repr(key))
+
+
+accelerator.install(Port, "associate")
+accelerator.give(socket.socket, CompletionKey, Outcome, registry, Entry)
 
 
 class Blocking:

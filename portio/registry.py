@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import TYPE_CHECKING, NewType
+from typing import TYPE_CHECKING, TypeAlias
 
 from portio import system
 
@@ -39,14 +39,12 @@ if TYPE_CHECKING:
     from portio.backends.native import CData
     from portio.keys import CompletionKey
 
-__all__ = ["Identity", "Registry", "identify", "identity_of", "registry"]
+__all__ = ["Entry", "Identity", "Registry", "identify", "identity_of", "registry"]
 
 
-#: What the system knows a file by: device, inode and whether it is a socket, in one number,
-#: because there is one for each key.
-Identity = NewType("Identity", int)
-
-_INODE_BITS = 64
+#: What the system knows a file by: the inode of a socket, which are all on one device, else
+#: device and inode.
+Identity: TypeAlias = "int | tuple[int, int]"
 
 
 def identify(descriptor: int) -> Identity | None:
@@ -55,7 +53,7 @@ def identify(descriptor: int) -> Identity | None:
     if known is None:
         return None
     device, inode, is_socket = known
-    return Identity((device << _INODE_BITS | inode) << 1 | is_socket)
+    return inode if is_socket else (device, inode)
 
 
 def identity_of(opened: CData) -> Identity | None:
@@ -63,14 +61,14 @@ def identity_of(opened: CData) -> Identity | None:
     device = opened.device
     if not device:  # no device has this number: the engine does not tell
         return None
-    return Identity((device << _INODE_BITS | opened.inode) << 1 | (opened.family != 0))
+    return opened.inode if opened.family else (device, opened.inode)
 
 
 def _is_socket(identity: Identity) -> bool:
-    return identity & 1 == 1
+    return isinstance(identity, int)
 
 
-class _Entry(weakref.ref["CompletionKey"]):
+class Entry(weakref.ref["CompletionKey"]):
     """A weak reference to a key, and what its descriptor meant then."""
 
     __slots__ = ("identity",)
@@ -85,7 +83,7 @@ class Registry:
         #: Hold it from the look into the books, or `check`, to `add`.
         self.lock = threading.RLock()
         #: By descriptor.  One that is not in here has no holder, and nothing of it is stale …
-        self.entries: dict[int, _Entry] = {}
+        self.entries: dict[int, Entry] = {}
         #: … unless it is a duplicate of one of these sockets: descriptors by identity.
         self.sockets: dict[Identity | None, int] = {}
 
@@ -119,7 +117,7 @@ class Registry:
 
     def add(self, descriptor: int, identity: Identity | None, key: CompletionKey) -> None:
         """Enters `key`; nobody holds `descriptor`, or its holder gives way to the new key."""
-        entry = _Entry(key)
+        entry = Entry(key)
         entry.identity = identity
         self.entries[descriptor] = entry
         if identity is not None and _is_socket(identity):

@@ -6,9 +6,10 @@ a tenth of a microsecond or two, together more than the kernel takes for the I/O
 The extension `_accelerator` does the same steps in C, for the usual case:
 
 - `Port.submit` of operations that are all a `Recv`, `Send`, `Read` or `Write` with one
-  buffer;
+  buffer, an `Accept` or a `RecvMultishot`;
 - records that become completions: what `Port.get_many` and `Port.get` do as a rule, also
-  the pieces of a `RecvMultishot`.
+  the sockets of an `Accept` and the pieces of a `RecvMultishot`;
+- `Port.associate` of a socket.
 
 The rule is Python.  Each method of C stands for one of Python (`install`), has its text,
 follows the same order of steps, keeps the same books, and calls it for everything that
@@ -29,6 +30,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
     from portio.backends.native import CData, Native
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ACCELERATED",
     "VARIABLE",
+    "AcceptFields",
+    "Accepting",
     "Book",
     "CompletionFields",
     "KeyFields",
@@ -45,6 +49,7 @@ __all__ = [
     "PortFields",
     "ReadFields",
     "RecvFields",
+    "RecvMultishotFields",
     "SendFields",
     "Tokens",
     "TransferFields",
@@ -52,6 +57,7 @@ __all__ = [
     "connect",
     "disconnect",
     "examine",
+    "give",
     "install",
 ]
 
@@ -105,12 +111,25 @@ if TYPE_CHECKING or not ACCELERATED:
 
         __slots__ = ("offset",)
 
+    class AcceptFields(OperationFields):
+        """The fields of an `Accept`."""
+
+        __slots__ = ("multishot",)
+
+    class RecvMultishotFields(OperationFields):
+        """The fields of a `RecvMultishot`."""
+
+        __slots__ = ("pool",)
+
+    #: Makes what settles an accept, of the form of its sockets; None: Python has to.
+    Accepting: Callable[[Any], Any] | None = None
+
     class KeyFields:
-        """What a submission looks at in a key, and what is small."""
+        """What a key has."""
 
         __slots__ = (
-            *("_closed", "_descriptor", "_family", "_fits", "_id", "_message_based", "_number"),
-            "_port",
+            *("_accepting", "_closed", "_descriptor", "_family", "_fits", "_id", "_identity"),
+            *("_message_based", "_number", "_port", "data", "handle"),
         )
 
     class CompletionFields:
@@ -126,10 +145,11 @@ if TYPE_CHECKING or not ACCELERATED:
     class PoolFields:
         """The memory of a pool."""
 
+        _address: int  # of the engine's part
         _memory: bytearray
         size: int
 
-        __slots__ = ("_memory", "size")
+        __slots__ = ("_address", "_memory", "_port", "size")
 
     class PortFields:
         """The books of a port."""
@@ -159,6 +179,9 @@ else:
     SendFields = _module.SendFields
     ReadFields = _module.ReadFields
     WriteFields = _module.WriteFields
+    AcceptFields = _module.AcceptFields
+    RecvMultishotFields = _module.RecvMultishotFields
+    Accepting = _module.Accepting
     KeyFields = _module.KeyFields
     CompletionFields = _module.CompletionFields
     PoolFields = _module.PoolFields
@@ -180,8 +203,14 @@ def install(owner: type, *names: str) -> None:
 
 
 #: What C takes from an operation's fields, and what it does for `_prepare`.
-_TAKEN = ("key", "buffer", "flags", "offset", "_entry", "_outcome", "_prepare")
-_KINDS: tuple[type, ...] = (RecvFields, SendFields, ReadFields, WriteFields)
+_TAKEN = (
+    *("key", "buffer", "flags", "offset", "multishot", "pool"),
+    *("_entry", "_outcome", "_prepare", "_next_turn"),
+)
+_KINDS: tuple[type, ...] = (
+    *(RecvFields, SendFields, ReadFields, WriteFields),
+    *(AcceptFields, RecvMultishotFields),
+)
 
 
 def examine(owner: type[OperationFields]) -> None:
@@ -216,9 +245,16 @@ def connect(
                     native.ffi.addressof(functions, "portio_submit"),
                     native.ffi.addressof(functions, "portio_get"),
                     native.ffi.addressof(functions, "portio_renew"),
+                    native.ffi.addressof(functions, "portio_handle_open"),
                 )
             ),
         )
+
+
+def give(*given: object) -> None:
+    """Gives C what it makes or uses of Python's: see ``give`` in module.c."""
+    if ACCELERATED:
+        _module.give(*given)
 
 
 def disconnect(port: PortFields) -> None:

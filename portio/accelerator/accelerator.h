@@ -41,25 +41,43 @@ enum entry_field {
 
 /* ---- objects whose fields C reaches without asking Python ---- */
 
+/* What C knows an operation as. */
+enum form {
+    FORM_OTHER,    /* it is for Python */
+    FORM_TRANSFER, /* Recv, Send, Read, Write: one buffer, one number */
+    FORM_ACCEPT,   /* Accept */
+    FORM_POOLED    /* RecvMultishot */
+};
+
 struct operation {
     PyObject_HEAD
+    uint32_t form;
+    uint32_t kind;     /* portio_kind, unless it is for Python */
     PyObject *entry;   /* NULL: __init__ was not called; None: idle */
     PyObject *outcome; /* NULL: it has never completed */
     PyObject *key;
 };
 
-/* Recv, Send, Read, Write: one buffer, one number. */
 struct transfer {
     struct operation base;
     PyObject *buffer;
     PyObject *argument; /* flags, or the offset */
-    uint32_t kind;      /* portio_kind */
+};
+
+/* Accept, RecvMultishot: no memory of its own. */
+struct bare {
+    struct operation base;
+    PyObject *argument; /* whether it is multishot, or the pool */
 };
 
 struct key {
     PyObject_HEAD
     PyObject *port;   /* None: it has none */
     PyObject *number; /* what to call for the descriptor's number */
+    PyObject *handle;
+    PyObject *data;      /* the program's */
+    PyObject *accepting; /* what it accepts, a tuple; None: nobody has asked */
+    PyObject *identity;  /* registry.py */
     long long descriptor;
     unsigned long long id;
     unsigned int fits; /* a bit for the type of handle */
@@ -73,7 +91,9 @@ struct key {
 struct pool {
     PyObject_HEAD
     PyObject *memory; /* a bytearray that is never resized */
+    PyObject *port;
     Py_ssize_t size;  /* of one buffer */
+    unsigned long long address; /* of the engine's portio_pool */
 };
 
 struct completion {
@@ -94,6 +114,7 @@ typedef int (*get_function)(portio_port *port, portio_completion *records, uint3
                             int64_t timeout);
 
 typedef int (*renew_function)(portio_port *port, uint64_t token, int same);
+typedef int (*open_function)(portio_port *port, int64_t handle, portio_handle *out);
 
 struct port {
     PyObject_HEAD
@@ -112,11 +133,20 @@ struct port {
     submit_function submit;
     get_function get;
     renew_function renew;
+    open_function open;
 };
 
 extern PyTypeObject *operation_type, *transfer_type, *key_type, *pool_type, *completion_type,
     *port_type;
 extern PyObject *array_type;
+
+/* Classes and objects of Python that C makes or uses; NULL: Python has not given them yet. */
+extern struct given {
+    PyTypeObject *socket_class;
+    PyTypeObject *key_class;
+    PyObject *outcome_class;
+    PyObject *registry, *registry_entry;
+} given;
 
 /* ---- fields.c ---- */
 int fields_add(PyObject *module);
@@ -139,6 +169,11 @@ PyObject *pin_make(PyObject *buffer, bool writable, void **start, Py_ssize_t *le
 /* ---- book.c ---- */
 int book_add(PyObject *module);
 
+/* ---- accept.c ---- */
+int accept_add(PyObject *module);
+/* What settles an accept on this handle, or NULL with an exception. */
+PyObject *accepting_make(struct key *key);
+
 /* ---- port_object.c ---- */
 int port_add(PyObject *module);
 /* Calls a method of Python with the arguments of a C one. */
@@ -153,10 +188,12 @@ PyObject *completion_result(PyObject *self, PyObject *nothing);
    but an interrupt or the like, which has to go on. */
 bool error_drop(void);
 
-/* ---- submit.c, take.c ---- */
+/* ---- submit.c, associate.c, take.c ---- */
 PyObject *port_submit(PyObject *self, PyObject *const *arguments, Py_ssize_t count,
                       PyObject *names);
 PyObject *port_start(PyObject *self, PyObject *operation);
+PyObject *port_associate(PyObject *self, PyObject *const *arguments, Py_ssize_t count,
+                         PyObject *names);
 PyObject *port_fill(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
 PyObject *port_next(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
 PyObject *port_take(PyObject *self, PyObject *const *arguments, Py_ssize_t count);

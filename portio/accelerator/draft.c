@@ -39,6 +39,7 @@ void draft_drop(struct draft *draft)
 {
     Py_XDECREF(draft->key);
     Py_XDECREF(draft->pin);
+    Py_XDECREF(draft->settle);
     if (draft->filled)
         Py_DECREF(draft->entry);
     else
@@ -46,33 +47,107 @@ void draft_drop(struct draft *draft)
     Py_XDECREF(draft->token_object);
 }
 
-bool draft_make(struct draft *draft, struct transfer *transfer)
+/* Asks the handle for its number. */
+static bool key_look(struct draft *draft, unsigned int fits)
 {
-    bool on_socket = transfer->kind == PORTIO_RECV || transfer->kind == PORTIO_SEND;
-    bool fills = transfer->kind == PORTIO_RECV || transfer->kind == PORTIO_READ;
-    PyObject *key = transfer->base.key, *argument = transfer->argument;
-    *draft = (struct draft){.transfer = transfer};
-    if (transfer->base.entry != Py_None || transfer->kind == 0 || key == NULL ||
-        argument == NULL || transfer->buffer == NULL || !PyObject_TypeCheck(key, key_type) ||
-        !PyLong_CheckExact(argument))
+    PyObject *key = draft->operation->key;
+    if (key == NULL || !PyObject_TypeCheck(key, key_type))
+        return false;
+    draft->key = Py_NewRef(key);
+    draft->fits = fits;
+    if (key_ask((struct key *)key, &draft->number))
+        return true;
+    draft->failed = PyErr_Occurred() != NULL;
+    return false;
+}
+
+/* A send or a receive of up to so many bytes is a system call of a few microseconds that
+   never blocks (submit.c). */
+#define BRIEF (64 * 1024)
+
+bool pool_is_brief(PyObject *pool)
+{
+    return PyObject_TypeCheck(pool, pool_type) && ((struct pool *)pool)->size <= BRIEF;
+}
+
+bool transfer_is_brief(uint32_t kind, Py_ssize_t length)
+{
+    return (kind == PORTIO_RECV || kind == PORTIO_SEND) && length <= BRIEF;
+}
+
+static bool transfer_look(struct draft *draft)
+{
+    struct transfer *transfer = (struct transfer *)draft->operation;
+    uint32_t kind = transfer->base.kind;
+    bool on_socket = kind == PORTIO_RECV || kind == PORTIO_SEND;
+    bool fills = kind == PORTIO_RECV || kind == PORTIO_READ;
+    PyObject *argument = transfer->argument;
+    if (argument == NULL || transfer->buffer == NULL || !PyLong_CheckExact(argument))
         return false;
     int overflow;
     draft->argument = PyLong_AsLongLongAndOverflow(argument, &overflow);
     if (overflow != 0 || draft->argument < 0 || (on_socket && draft->argument > INT32_MAX))
         return false;
-    draft->key = Py_NewRef(key);
-    draft->fits = on_socket ? SOCKETS : FILES;
-    if (!key_ask((struct key *)key, &draft->number)) {
-        draft->failed = PyErr_Occurred() != NULL;
+    if (!key_look(draft, on_socket ? SOCKETS : FILES))
         return false;
-    }
     PyObject *buffer = transfer->buffer;
     if (buffer == NULL)
         return false;
     Py_INCREF(buffer); /* another thread may change the field while Python is asked */
     draft->pin = pin_make(buffer, fills, &draft->start, &draft->length);
     Py_DECREF(buffer);
-    if (draft->pin == NULL)
+    draft->brief = transfer_is_brief(kind, draft->length);
+    return draft->pin != NULL;
+}
+
+static bool accept_look(struct draft *draft)
+{
+    PyObject *multishot = ((struct bare *)draft->operation)->argument;
+    if (multishot != Py_False && multishot != Py_True)
+        return false;
+    if (!key_look(draft, SOCKETS))
+        return false;
+    draft->flags = multishot == Py_True ? PORTIO_MULTISHOT : 0;
+    draft->brief = true;
+    draft->settle = accepting_make((struct key *)draft->key);
+    return draft->settle != NULL;
+}
+
+static bool pooled_look(struct draft *draft)
+{
+    PyObject *pool = ((struct bare *)draft->operation)->argument;
+    if (pool == NULL || !PyObject_TypeCheck(pool, pool_type))
+        return false;
+    draft->pin = Py_NewRef(pool);
+    if (!key_look(draft, 1u << PORTIO_STREAM_SOCKET))
+        return false;
+    draft->flags = PORTIO_MULTISHOT;
+    draft->brief = pool_is_brief(pool);
+    draft->start = (void *)(uintptr_t)((struct pool *)pool)->address;
+    draft->settle = PyObject_GetAttrString(pool, "settle");
+    return draft->settle != NULL && draft->start != NULL;
+}
+
+bool draft_make(struct draft *draft, struct operation *operation, int mode)
+{
+    *draft = (struct draft){.operation = operation};
+    if (operation->entry != Py_None)
+        return false;
+    bool usual = false;
+    switch ((enum form)operation->form) {
+    case FORM_OTHER:
+        break;
+    case FORM_TRANSFER:
+        usual = transfer_look(draft);
+        break;
+    case FORM_ACCEPT:
+        usual = mode == MODE_QUEUED && accept_look(draft);
+        break;
+    case FORM_POOLED:
+        usual = mode == MODE_QUEUED && pooled_look(draft);
+        break;
+    }
+    if (!usual)
         return false;
     draft->entry = entry_new();
     return draft->entry != NULL;
@@ -96,8 +171,10 @@ static bool entry_withdraw(struct port *port, const struct draft *draft)
 
 static bool draft_is_claimable(struct port *port, const struct draft *draft)
 {
-    struct operation *operation = &draft->transfer->base;
+    struct operation *operation = draft->operation;
     struct key *key = (struct key *)draft->key;
+    if (operation->form == FORM_POOLED && ((struct pool *)draft->pin)->port != (PyObject *)port)
+        return false;
     return operation->entry == Py_None && operation->key == draft->key &&
            key->port == (PyObject *)port && (key->fits & draft->fits) &&
            key->descriptor == draft->number && port->native != NULL && books_are_open(port);
@@ -109,10 +186,10 @@ static void entry_fill(struct port *port, struct draft *draft, PyObject *mode)
     draft->filled = true;
     if (!PyObject_GC_IsTracked(entry))
         PyObject_GC_Track(entry);
-    PyTuple_SetItem(entry, ENTRY_OPERATION, Py_NewRef((PyObject *)draft->transfer));
+    PyTuple_SetItem(entry, ENTRY_OPERATION, Py_NewRef((PyObject *)draft->operation));
     PyTuple_SetItem(entry, ENTRY_KEY, Py_NewRef(draft->key));
-    PyTuple_SetItem(entry, ENTRY_SETTLE, Py_NewRef(Py_None));
-    PyTuple_SetItem(entry, ENTRY_PIN, Py_NewRef(draft->pin));
+    PyTuple_SetItem(entry, ENTRY_SETTLE, Py_NewRef(draft->settle != NULL ? draft->settle : Py_None));
+    PyTuple_SetItem(entry, ENTRY_PIN, Py_NewRef(draft->pin != NULL ? draft->pin : Py_None));
     PyTuple_SetItem(entry, ENTRY_TOKEN, Py_NewRef(draft->token_object));
     PyTuple_SetItem(entry, ENTRY_PORT, Py_NewRef((PyObject *)port));
     PyTuple_SetItem(entry, ENTRY_MODE, Py_NewRef(mode));
@@ -133,7 +210,7 @@ void draft_enter(struct port *port, struct draft *draft, int mode)
     entry_fill(port, draft, mode_object(mode));
     tokens_take(port_tokens(port));
     book_enter(port_book(port), draft->token, draft->entry);
-    operation_set(&draft->transfer->base, draft->entry);
+    operation_set(draft->operation, draft->entry);
 }
 
 bool draft_claim(struct port *port, struct draft *draft, int mode)
@@ -152,7 +229,7 @@ void draft_pass(struct port *port, const struct draft *draft)
 
 void draft_end(struct port *port, struct draft *draft, PyObject *outcome)
 {
-    struct operation *operation = &draft->transfer->base;
+    struct operation *operation = draft->operation;
     if (!entry_withdraw(port, draft))
         return; /* the port was closed meanwhile, and has said so to the operation */
     PyObject *before = operation->outcome;
@@ -164,7 +241,7 @@ void draft_end(struct port *port, struct draft *draft, PyObject *outcome)
 
 void draft_undo(struct port *port, struct draft *draft)
 {
-    struct operation *operation = &draft->transfer->base;
+    struct operation *operation = draft->operation;
     if (operation->entry == draft->entry)
         operation_set(operation, Py_None);
     if (entry_withdraw(port, draft))

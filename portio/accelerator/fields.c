@@ -83,25 +83,20 @@ _Static_assert(offsetof(struct operation, key) - offsetof(struct operation, entr
 _Static_assert(offsetof(struct transfer, argument) - offsetof(struct transfer, base.entry) ==
                    4 * sizeof(PyObject *),
                "five objects in a row");
-
-static PyMemberDef operation_members[] = {
-    OBJECT("_entry", struct operation, entry),
-    OBJECT("_outcome", struct operation, outcome),
-    OBJECT("key", struct operation, key),
-    {0},
-};
-
-COLLECTED(operation, struct operation, entry, 3)
-static PyType_Slot operation_slots[] = {COLLECTED_SLOTS(operation), {0, NULL}};
-SPEC(operation, OperationFields, struct operation, Py_TPFLAGS_HAVE_GC);
-
-/* ---- transfers ---- */
+_Static_assert(offsetof(struct bare, argument) - offsetof(struct bare, base.entry) ==
+                   3 * sizeof(PyObject *),
+               "four objects in a row");
 
 /* One type for each kind. */
 static struct kind {
     uint32_t number;
+    enum form form;
     PyTypeObject *type;
-} kinds[] = {{PORTIO_RECV, NULL}, {PORTIO_SEND, NULL}, {PORTIO_READ, NULL}, {PORTIO_WRITE, NULL}};
+} kinds[] = {
+    {PORTIO_RECV, FORM_TRANSFER, NULL}, {PORTIO_SEND, FORM_TRANSFER, NULL},
+    {PORTIO_READ, FORM_TRANSFER, NULL}, {PORTIO_WRITE, FORM_TRANSFER, NULL},
+    {PORTIO_ACCEPT, FORM_ACCEPT, NULL}, {PORTIO_RECV, FORM_POOLED, NULL},
+};
 
 /* The classes whose operations are for Python: a set, made when there is one. */
 static PyObject *marked;
@@ -115,29 +110,45 @@ int class_mark(PyTypeObject *class)
 
 /* The kind is found by asking, since of several bases the one that gives a class its tp_new
    need not be the one that says what it is. */
-static PyObject *transfer_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+static PyObject *operation_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
     (void)arguments, (void)keywords; /* they are for __init__ */
     PyObject *self = PyType_GenericAlloc(type, 0);
     int is_marked = marked != NULL && self != NULL ? PySet_Contains(marked, (PyObject *)type) : 0;
     if (is_marked < 0)
         Py_CLEAR(self);
-    if (is_marked != 0)
+    if (is_marked != 0 || self == NULL)
         return self;
-    for (size_t at = 0; self != NULL && at < sizeof kinds / sizeof *kinds; at++)
-        if (PyType_IsSubtype(type, kinds[at].type))
-            ((struct transfer *)self)->kind = kinds[at].number;
+    for (size_t at = 0; at < sizeof kinds / sizeof *kinds; at++)
+        if (PyType_IsSubtype(type, kinds[at].type)) {
+            ((struct operation *)self)->form = kinds[at].form;
+            ((struct operation *)self)->kind = kinds[at].number;
+            break;
+        }
     return self;
 }
+
+static PyMemberDef operation_members[] = {
+    OBJECT("_entry", struct operation, entry),
+    OBJECT("_outcome", struct operation, outcome),
+    OBJECT("key", struct operation, key),
+    {0},
+};
+
+COLLECTED(operation, struct operation, entry, 3)
+static PyType_Slot operation_slots[] = {
+    {Py_tp_new, operation_new},
+    COLLECTED_SLOTS(operation),
+    {0, NULL},
+};
+SPEC(operation, OperationFields, struct operation, Py_TPFLAGS_HAVE_GC);
+
+/* ---- transfers ---- */
 
 static PyMemberDef transfer_members[] = {OBJECT("buffer", struct transfer, buffer), {0}};
 
 COLLECTED(transfer, struct transfer, base.entry, 5)
-static PyType_Slot transfer_slots[] = {
-    {Py_tp_new, transfer_new},
-    COLLECTED_SLOTS(transfer),
-    {0, NULL},
-};
+static PyType_Slot transfer_slots[] = {COLLECTED_SLOTS(transfer), {0, NULL}};
 SPEC(transfer, TransferFields, struct transfer, Py_TPFLAGS_HAVE_GC);
 
 /* The kinds inherit all that. */
@@ -154,14 +165,33 @@ KIND(send, SendFields, "flags");
 KIND(read, ReadFields, "offset");
 KIND(write, WriteFields, "offset");
 
+/* ---- accepts, and receives with a pool ---- */
+
+#define BARE(lower, Name, argument_name)                                                       \
+    static PyMemberDef lower##_members[] = {                                                   \
+        OBJECT(argument_name, struct bare, argument),                                          \
+        {0},                                                                                   \
+    };                                                                                         \
+    COLLECTED(lower, struct bare, base.entry, 4)                                               \
+    static PyType_Slot lower##_slots[] = {COLLECTED_SLOTS(lower), {0, NULL}};                  \
+    SPEC(lower, Name, struct bare, Py_TPFLAGS_HAVE_GC)
+
+BARE(accept, AcceptFields, "multishot");
+BARE(pooled, RecvMultishotFields, "pool");
+
 /* ---- keys ---- */
 
-_Static_assert(offsetof(struct key, number) - offsetof(struct key, port) == sizeof(PyObject *),
-               "two objects in a row");
+_Static_assert(offsetof(struct key, identity) - offsetof(struct key, port) ==
+                   5 * sizeof(PyObject *),
+               "six objects in a row");
 
 static PyMemberDef key_members[] = {
     OBJECT("_port", struct key, port),
     OBJECT("_number", struct key, number),
+    OBJECT("handle", struct key, handle),
+    OBJECT("data", struct key, data),
+    OBJECT("_accepting", struct key, accepting),
+    OBJECT("_identity", struct key, identity),
     {"_descriptor", T_LONGLONG, offsetof(struct key, descriptor), 0, NULL},
     {"_id", T_ULONGLONG, offsetof(struct key, id), 0, NULL},
     {"_fits", T_UINT, offsetof(struct key, fits), 0, NULL},
@@ -171,7 +201,7 @@ static PyMemberDef key_members[] = {
     {0},
 };
 
-COLLECTED(key, struct key, port, 2)
+COLLECTED(key, struct key, port, 6)
 static PyType_Slot key_slots[] = {COLLECTED_SLOTS(key), {0, NULL}};
 SPEC(key, KeyFields, struct key, Py_TPFLAGS_HAVE_GC);
 
@@ -195,13 +225,19 @@ bool key_ask(struct key *key, long long *number)
 
 /* ---- pools ---- */
 
+_Static_assert(offsetof(struct pool, port) - offsetof(struct pool, memory) ==
+                   sizeof(PyObject *),
+               "two objects in a row");
+
 static PyMemberDef pool_members[] = {
     OBJECT("_memory", struct pool, memory),
+    OBJECT("_port", struct pool, port),
     {"size", T_PYSSIZET, offsetof(struct pool, size), 0, NULL},
+    {"_address", T_ULONGLONG, offsetof(struct pool, address), 0, NULL},
     {0},
 };
 
-COLLECTED(pool, struct pool, memory, 1)
+COLLECTED(pool, struct pool, memory, 2)
 static PyType_Slot pool_slots[] = {COLLECTED_SLOTS(pool), {0, NULL}};
 SPEC(pool, PoolFields, struct pool, Py_TPFLAGS_HAVE_GC);
 
@@ -235,9 +271,12 @@ int fields_add(PyObject *module)
     transfer_type = type_add(module, &transfer_spec, operation_type);
     if (transfer_type == NULL)
         return -1;
-    PyType_Spec *specs[] = {&recv_spec, &send_spec, &read_spec, &write_spec};
+    PyType_Spec *specs[] = {&recv_spec,  &send_spec,   &read_spec,
+                            &write_spec, &accept_spec, &pooled_spec};
+    _Static_assert(sizeof specs / sizeof *specs == sizeof kinds / sizeof *kinds, "in one order");
     for (size_t at = 0; at < sizeof kinds / sizeof *kinds; at++) {
-        kinds[at].type = type_add(module, specs[at], transfer_type);
+        bool is_transfer = kinds[at].form == FORM_TRANSFER;
+        kinds[at].type = type_add(module, specs[at], is_transfer ? transfer_type : operation_type);
         if (kinds[at].type == NULL)
             return -1;
     }

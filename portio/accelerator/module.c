@@ -4,6 +4,7 @@
 #include <string.h>
 
 PyObject *array_type;
+struct given given;
 
 /* What Python calls the methods' arguments, for help() and inspect; and whose they are. */
 static struct method {
@@ -15,6 +16,9 @@ static struct method {
      &port_type,
      {"submit", (PyCFunction)(void (*)(void))port_submit, METH_FASTCALL | METH_KEYWORDS, NULL}},
     {"($self, operation, /)", &port_type, {"_start", port_start, METH_O, NULL}},
+    {"($self, handle, data=None)",
+     &port_type,
+     {"associate", (PyCFunction)(void (*)(void))port_associate, METH_FASTCALL | METH_KEYWORDS, NULL}},
     {"($self, out, token, nbytes, status, /)",
      &port_type,
      {"_take", (PyCFunction)(void (*)(void))port_take, METH_FASTCALL, NULL}},
@@ -89,7 +93,28 @@ static PyObject *mark(PyObject *module, PyObject *class)
     Py_RETURN_NONE;
 }
 
+/* give(socket, key, outcome, registry, entry) */
+static PyObject *give(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    PyObject *socket, *key, *outcome, *registry, *entry;
+    if (!PyArg_ParseTuple(arguments, "O!O!O!OO!", &PyType_Type, &socket, &PyType_Type, &key,
+                          &PyType_Type, &outcome, &registry, &PyType_Type, &entry))
+        return NULL;
+    if (!is_for((PyTypeObject *)key, key_type))
+        return NULL;
+    given = (struct given){ /* once, and for good */
+        .socket_class = (PyTypeObject *)Py_NewRef(socket),
+        .key_class = (PyTypeObject *)Py_NewRef(key),
+        .outcome_class = Py_NewRef(outcome),
+        .registry = Py_NewRef(registry),
+        .registry_entry = Py_NewRef(entry),
+    };
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
+    {"give", give, METH_VARARGS, "Classes and objects of Python that C makes or uses."},
     {"mark", mark, METH_O, "A class of operations of which every one is for Python."},
     {"method", method_make, METH_VARARGS, "Makes a method or a property for a class."},
     {0},
@@ -114,7 +139,7 @@ PyMODINIT_FUNC PyInit__accelerator(void)
         array_type = PyObject_GetAttrString(arrays, "array");
     Py_XDECREF(arrays);
     if (array_type == NULL || fields_add(module) < 0 || pin_add(module) < 0 ||
-        book_add(module) < 0 || port_add(module) < 0) {
+        book_add(module) < 0 || accept_add(module) < 0 || port_add(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

@@ -62,12 +62,12 @@ static bool turn_begin(PyObject *self, uint64_t token, PyObject *following)
     return told != NULL;
 }
 
-enum piece piece_take(PyObject *self, PyObject *out, const portio_completion *record,
+enum taken piece_take(PyObject *self, PyObject *out, const portio_completion *record,
                       PyObject *entry)
 {
     struct port *port = (struct port *)self;
     struct key *key = (struct key *)PyTuple_GetItem(entry, ENTRY_KEY);
-    enum piece result = PIECE_BY_RULE;
+    enum taken result = TAKEN_BY_RULE;
     long long number;
     PyObject *again = NULL, *bytes = NULL, *length = NULL, *following = NULL;
     if (!key_ask(key, &number) || number != key->descriptor)
@@ -92,10 +92,10 @@ enum piece piece_take(PyObject *self, PyObject *out, const portio_completion *re
     PyObject *before = operation->entry;
     operation->entry = Py_NewRef(again);
     Py_DECREF(before);
-    result = turn_begin(self, record->token, following) ? PIECE_TAKEN : PIECE_FAILED;
+    result = turn_begin(self, record->token, following) ? TAKEN : TAKING_FAILED;
 end:
-    if (result == PIECE_BY_RULE && !error_drop())
-        result = PIECE_FAILED; /* nothing is claimed: the record is as it was */
+    if (result == TAKEN_BY_RULE && !error_drop())
+        result = TAKING_FAILED; /* nothing is claimed: the record is as it was */
     Py_XDECREF(length);
     Py_XDECREF(bytes);
     Py_XDECREF(again);

@@ -28,15 +28,15 @@ static void port_dealloc(PyObject *self)
     object_free(self);
 }
 
-/* The class of completions, and the engine's port and four of its functions, as
+/* The class of completions, and the engine's port and five of its functions, as
    addresses. */
 static PyObject *port_connect(PyObject *self, PyObject *arguments)
 {
     struct port *port = (struct port *)self;
-    unsigned long long native, submit_one, submit, get, renew;
+    unsigned long long native, submit_one, submit, get, renew, open;
     PyObject *class;
-    if (!PyArg_ParseTuple(arguments, "O!KKKKK", &PyType_Type, &class, &native, &submit_one,
-                          &submit, &get, &renew))
+    if (!PyArg_ParseTuple(arguments, "O!KKKKKK", &PyType_Type, &class, &native, &submit_one,
+                          &submit, &get, &renew, &open))
         return NULL;
     if (!PyType_IsSubtype((PyTypeObject *)class, completion_type))
         return PyErr_Format(PyExc_TypeError, "%R is no class of completions", class);
@@ -47,6 +47,7 @@ static PyObject *port_connect(PyObject *self, PyObject *arguments)
     port->submit = (submit_function)(uintptr_t)submit;
     port->get = (get_function)(uintptr_t)get;
     port->renew = (renew_function)(uintptr_t)renew;
+    port->open = (open_function)(uintptr_t)open;
     port->native = (portio_port *)(uintptr_t)native;
     Py_RETURN_NONE;
 }

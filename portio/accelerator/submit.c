@@ -1,7 +1,8 @@
-/* `Port.submit` of operations that are all a Recv, Send, Read or Write with one buffer. */
+/* `Port.submit` of operations that are all a Recv, Send, Read or Write with one buffer, an
+   Accept or a RecvMultishot. */
 #include "submit.h"
 
-/* A send or a receive of up to so many bytes keeps the GIL: it is a system call of a few
+/* A send or a receive of up to 64 KiB keeps the GIL: it is a system call of a few
    microseconds that never blocks.  To give the GIL away for it would hand it to another
    thread that wants it, and this one would wait for it as long as that thread likes; with
    several workers at one port it would go to and fro for each packet.
@@ -9,32 +10,31 @@
    That holds as long as nothing else goes through the port (struct port, `brief`): a call
    of the engine may carry other operations on as well, and wait for one that another thread
    is starting. */
-#define BRIEF (64 * 1024)
-
-static bool is_brief(const struct draft *draft)
-{
-    uint32_t kind = draft->transfer->kind;
-    return (kind == PORTIO_RECV || kind == PORTIO_SEND) && draft->length <= BRIEF;
-}
 
 /* What the rule is about to start.  It may run Python, and leave an exception. */
-static bool is_brief_operation(PyObject *operation)
+static bool is_brief_operation(PyObject *object)
 {
-    Py_buffer view;
-    if (!PyObject_TypeCheck(operation, transfer_type)) {
-        PyObject *brief = PyObject_GetAttrString(operation, "_brief");
+    struct operation *operation = (struct operation *)object;
+    if (!PyObject_TypeCheck(object, operation_type))
+        return false;
+    if (operation->form == FORM_POOLED) {
+        PyObject *pool = ((struct bare *)object)->argument;
+        return pool != NULL && pool_is_brief(pool);
+    }
+    if (!PyObject_TypeCheck(object, transfer_type)) {
+        PyObject *brief = PyObject_GetAttrString(object, "_brief");
         bool is_true = brief == Py_True;
         Py_XDECREF(brief);
         return is_true;
     }
-    struct transfer *transfer = (struct transfer *)operation;
-    PyObject *buffer = transfer->buffer;
-    if ((transfer->kind != PORTIO_RECV && transfer->kind != PORTIO_SEND) || buffer == NULL)
+    PyObject *buffer = ((struct transfer *)object)->buffer;
+    if (buffer == NULL || !transfer_is_brief(operation->kind, 0))
         return false;
+    Py_buffer view;
     Py_INCREF(buffer); /* another thread may change the field meanwhile */
     bool brief = PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE) == 0;
     if (brief) {
-        brief = view.len <= BRIEF;
+        brief = transfer_is_brief(operation->kind, view.len);
         PyBuffer_Release(&view);
     }
     Py_DECREF(buffer);
@@ -84,7 +84,7 @@ static enum start not_claimed(PyObject *self, const struct draft *draft)
     PyObject *kind, *value, *trace;
     PyErr_Fetch(&kind, &value, &trace);
     PyErr_NormalizeException(&kind, &value, &trace);
-    PyObject *told = PyObject_CallMethod(self, "_told", "OO", draft->transfer, value);
+    PyObject *told = PyObject_CallMethod(self, "_told", "OO", (PyObject *)draft->operation, value);
     if (told == value || told == NULL) {
         PyErr_Clear();
         PyErr_Restore(kind, value, trace);
@@ -103,8 +103,9 @@ static int engine_submit(const struct port *port, const struct draft *draft, uin
     portio_port *native = port->native;
     submit_one_function submit_one = port->submit_one;
     uint64_t handle = ((struct key *)draft->key)->id, length = (uint64_t)draft->length;
-    uint32_t kind = draft->transfer->kind;
+    uint32_t kind = draft->operation->kind;
     int result;
+    flags |= draft->flags;
     if (port->brief)
         return submit_one(native, kind, flags, handle, draft->token, draft->start, length,
                           draft->argument);
@@ -130,7 +131,7 @@ static enum start start_quiet(struct port *port, struct draft *draft, int mode, 
     if (result < 0)
         return refusal_raise(port, result);
     draft_pass(port, draft);
-    struct operation *operation = &draft->transfer->base;
+    struct operation *operation = draft->operation;
     PyObject *before = operation->outcome;
     operation->outcome = Py_NewRef(moved);
     Py_XDECREF(before); /* last: it may run anything */
@@ -142,7 +143,7 @@ static enum start start_claimed(struct port *port, struct draft *draft, int mode
 {
     if (!draft_claim(port, draft, mode))
         return START_BY_RULE;
-    port->brief = port->brief && is_brief(draft);
+    port->brief = port->brief && draft->brief;
     int result = engine_submit(port, draft, flags);
     if (result > 0) {
         draft_end(port, draft, moved);
@@ -156,14 +157,14 @@ static enum start start_claimed(struct port *port, struct draft *draft, int mode
 }
 
 /* `flags`: what the engine is asked for beside the mode. */
-static enum start start_one(struct port *port, struct transfer *transfer, int mode,
+static enum start start_one(struct port *port, struct operation *operation, int mode,
                             uint32_t flags)
 {
     struct draft draft;
     PyObject *moved = NULL;
     enum start start = START_BY_RULE;
     flags |= (uint32_t)mode;
-    if (!draft_make(&draft, transfer)) {
+    if (!draft_make(&draft, operation, mode)) {
         start = not_claimed((PyObject *)port, &draft);
         goto end;
     }
@@ -171,7 +172,7 @@ static enum start start_one(struct port *port, struct transfer *transfer, int mo
         start = START_FAILED;
         goto end;
     }
-    if (moved != NULL && port->brief && is_brief(&draft))
+    if (moved != NULL && port->brief && draft.brief)
         start = start_quiet(port, &draft, mode, flags, moved);
     else
         start = start_claimed(port, &draft, mode, flags, moved);
@@ -199,9 +200,9 @@ static enum start start_many(struct port *port, PyObject *const *operations, Py_
         goto end;
     }
     while (made < count && start == STARTED) {
-        struct transfer *transfer = (struct transfer *)operations[made];
+        struct operation *operation = (struct operation *)operations[made];
         struct draft *draft = &drafts[made++];
-        if (!draft_make(draft, transfer))
+        if (!draft_make(draft, operation, mode))
             start = not_claimed((PyObject *)port, draft);
     }
     while (claimed < count && start == STARTED) {
@@ -210,12 +211,12 @@ static enum start start_many(struct port *port, PyObject *const *operations, Py_
             start = not_claimed((PyObject *)port, draft);
             break;
         }
-        port->brief = port->brief && is_brief(draft);
+        port->brief = port->brief && draft->brief;
         requests[claimed++] = (portio_request){
             .token = draft->token,
             .handle = ((struct key *)draft->key)->id,
-            .kind = draft->transfer->kind,
-            .flags = (uint32_t)mode,
+            .kind = draft->operation->kind,
+            .flags = (uint32_t)mode | draft->flags,
             .buffer = draft->start,
             .length = (uint64_t)draft->length,
             .argument = draft->argument,
@@ -264,10 +265,10 @@ static int mode_of(PyObject *const *values, PyObject *names)
     return -1;
 }
 
-static bool are_transfers(PyObject *const *operations, Py_ssize_t count)
+static bool are_operations(PyObject *const *operations, Py_ssize_t count)
 {
     for (Py_ssize_t at = 0; at < count; at++)
-        if (!PyObject_TypeCheck(operations[at], transfer_type))
+        if (!PyObject_TypeCheck(operations[at], operation_type))
             return false;
     return true;
 }
@@ -278,9 +279,9 @@ PyObject *port_submit(PyObject *self, PyObject *const *arguments, Py_ssize_t cou
     struct port *port = (struct port *)self;
     enum start start = START_BY_RULE;
     int mode = mode_of(arguments + count, names);
-    if (count > 0 && mode >= 0 && port->native != NULL && are_transfers(arguments, count)) {
+    if (count > 0 && mode >= 0 && port->native != NULL && are_operations(arguments, count)) {
         if (count == 1)
-            start = start_one(port, (struct transfer *)arguments[0], mode, 0);
+            start = start_one(port, (struct operation *)arguments[0], mode, 0);
         else
             start = start_many(port, arguments, count, mode);
     }
@@ -300,8 +301,9 @@ PyObject *port_start(PyObject *self, PyObject *operation)
 {
     struct port *port = (struct port *)self;
     enum start start = START_BY_RULE;
-    if (port->native != NULL && PyObject_TypeCheck(operation, transfer_type))
-        start = start_one(port, (struct transfer *)operation, MODE_QUEUED, PORTIO_QUIET);
+    if (port->native != NULL && PyObject_TypeCheck(operation, operation_type) &&
+        ((struct operation *)operation)->form == FORM_TRANSFER)
+        start = start_one(port, (struct operation *)operation, MODE_QUEUED, PORTIO_QUIET);
     switch (start) {
     case STARTED:
         Py_RETURN_FALSE;

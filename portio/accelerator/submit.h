@@ -5,9 +5,10 @@
 #include "accelerator.h"
 
 struct draft {
-    struct transfer *transfer; /* the caller holds it */
+    struct operation *operation; /* the caller holds it */
     PyObject *key;
-    PyObject *pin;
+    PyObject *pin;    /* NULL: there is nothing to hold */
+    PyObject *settle; /* NULL: its result is a number of bytes */
     PyObject *entry;        /* a tuple, filled by the claim */
     PyObject *token_object; /* from the claim on, or the look before it */
     uint64_t token;
@@ -16,13 +17,15 @@ struct draft {
     void *start;
     Py_ssize_t length;
     unsigned int fits; /* which types of handle */
+    uint32_t flags;    /* for the engine, beside the mode */
+    bool brief;        /* submit.c */
     bool filled;       /* the entry */
     bool failed;       /* the handle itself has raised: that is not to be tried again */
 };
 
 /* Asks Python whatever there is to ask.  False: it is not the usual case, or an error; the
    draft is to be dropped all the same. */
-bool draft_make(struct draft *draft, struct transfer *transfer);
+bool draft_make(struct draft *draft, struct operation *operation, int mode);
 void draft_drop(struct draft *draft);
 /* Looks at the state, and claims the operation: nothing can come in between.  False: it
    cannot be claimed, and nothing has changed. */
@@ -39,5 +42,9 @@ void draft_end(struct port *port, struct draft *draft, PyObject *outcome);
 void draft_undo(struct port *port, struct draft *draft);
 
 PyObject *mode_object(int mode);
+
+/* Whether what the engine does of it is brief (submit.c). */
+bool transfer_is_brief(uint32_t kind, Py_ssize_t length);
+bool pool_is_brief(PyObject *pool);
 
 #endif

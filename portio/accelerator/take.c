@@ -103,6 +103,19 @@ static PyObject *take_by_rule(PyObject *self, PyObject *out, const portio_comple
                                (long long)record->status);
 }
 
+/* The same for a record whose result is more than a number of bytes. */
+static enum taken record_take_special(PyObject *self, PyObject *out,
+                                      const portio_completion *record, PyObject *entry)
+{
+    if (entry == NULL)
+        return TAKEN_BY_RULE;
+    if (record_is_piece(record, entry))
+        return piece_take(self, out, record, entry);
+    if (record_is_accept(record, entry))
+        return accept_take(self, out, record, entry);
+    return TAKEN_BY_RULE;
+}
+
 /* Turns a record into a completion at the end of `out`, or nothing if somebody else has
    claimed it.  False: an exception, and the record is as it was. */
 static bool record_take(PyObject *self, PyObject *out, const portio_completion *record)
@@ -121,16 +134,14 @@ static bool record_take(PyObject *self, PyObject *out, const portio_completion *
         goto end;
     }
     if (entry == NULL || record->status != 0 || !is_plain(entry)) {
-        enum piece piece = entry != NULL && record_is_piece(record, entry)
-                               ? piece_take(self, out, record, entry)
-                               : PIECE_BY_RULE;
-        if (piece != PIECE_BY_RULE) {
-            done = piece == PIECE_TAKEN;
+        enum taken taken = record_take_special(self, out, record, entry);
+        if (taken != TAKEN_BY_RULE) {
+            done = taken == TAKEN;
             goto end;
         }
-        PyObject *taken = take_by_rule(self, out, record);
-        done = taken != NULL;
-        Py_XDECREF(taken);
+        PyObject *told = take_by_rule(self, out, record);
+        done = told != NULL;
+        Py_XDECREF(told);
         goto end;
     }
     struct operation *operation = (struct operation *)PyTuple_GetItem(entry, ENTRY_OPERATION);

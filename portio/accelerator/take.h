@@ -6,6 +6,11 @@
 
 #include "accelerator.h"
 
+/* What has become of a record: it is a completion at the end of the list, or nothing because
+   somebody else has claimed it; it is for the rule; or there is an exception, and it is as
+   it was. */
+enum taken { TAKEN, TAKEN_BY_RULE, TAKING_FAILED };
+
 /* ---- take.c ---- */
 /* Has one ready.  False: an exception. */
 bool completion_prepare(const struct port *port);
@@ -17,9 +22,13 @@ void completion_withdraw(PyObject *out);
 void completion_fill(PyObject *operation, PyObject *key, PyObject *nbytes, PyObject *outcome);
 
 /* ---- piece.c ---- */
-enum piece { PIECE_TAKEN, PIECE_BY_RULE, PIECE_FAILED };
 bool record_is_piece(const portio_completion *record, PyObject *entry);
-enum piece piece_take(PyObject *self, PyObject *out, const portio_completion *record,
+enum taken piece_take(PyObject *self, PyObject *out, const portio_completion *record,
                       PyObject *entry);
+
+/* ---- accept.c ---- */
+bool record_is_accept(const portio_completion *record, PyObject *entry);
+enum taken accept_take(PyObject *self, PyObject *out, const portio_completion *record,
+                       PyObject *entry);
 
 #endif

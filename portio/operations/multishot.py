@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from portio.accelerator import RecvMultishotFields
 from portio.operations import numbers
 from portio.operations.base import QUEUED, Operation, Prepared, unusable_key
 from portio.pools import BufferPool
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["RecvMultishot"]
 
 
-class RecvMultishot(Operation[bytes]):
+class RecvMultishot(RecvMultishotFields, Operation[bytes]):
     """Receives from a stream again and again, into buffers of a pool.
 
     One submission gives a completion for each piece that arrives, of 1 to ``pool.size``
@@ -33,7 +34,7 @@ class RecvMultishot(Operation[bytes]):
     is quiet or submitted with ``queued=False``.
     """
 
-    __slots__ = ("pool",)
+    __slots__ = ()
 
     key: CompletionKey
     label = "portio.RecvMultishot"

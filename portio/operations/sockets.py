@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from portio import addresses
-from portio.accelerator import RecvFields, SendFields
+from portio.accelerator import AcceptFields, Accepting, RecvFields, SendFields
 from portio.keys import descriptor_of
 from portio.operations import numbers
 from portio.operations.base import (
@@ -47,7 +47,7 @@ __all__ = ["Accept", "Connect", "Recv", "RecvFrom", "Send", "SendFile", "SendTo"
 _DIRECTIONS = {socket.SHUT_RD: 0, socket.SHUT_WR: 1, socket.SHUT_RDWR: 2}  # the door's
 
 
-class Accept(Operation["socket.socket"]):
+class Accept(AcceptFields, Operation["socket.socket"]):
     """Takes the next connection of a listening socket.
 
     The result is a new socket with the listener's family and type.  It is not
@@ -62,7 +62,7 @@ class Accept(Operation["socket.socket"]):
     ``queued=False``: ValueError.
     """
 
-    __slots__ = ("multishot",)
+    __slots__ = ()
 
     key: CompletionKey
     label = "portio.Accept"
@@ -425,6 +425,9 @@ def _accepting(key: CompletionKey) -> Settle:
     it is settled again, and storing the same descriptor does no harm.
     """
     form = key.accepting_form()
+    if Accepting is not None:  # the same in C
+        settle: Settle = Accepting(form)
+        return settle
     return partial(_settle_accept, form[0].__new__(form[0]), form)
 
 

@@ -1,0 +1,182 @@
+/* `Port.associate` of a socket that nobody knows yet, which is every connection that a server
+   accepts (port.py has the rule, registry.py the books). */
+#include "accelerator.h"
+
+/* What is made before anything happens, since a finalizer may run where memory is allocated. */
+struct plan {
+    PyObject *handle, *data;      /* the caller's */
+    PyObject *descriptor, *getter; /* a number, and what gives it at any later time */
+    PyObject *key, *entry;
+    PyObject *lock;
+    long long number;
+};
+
+static void plan_drop(struct plan *plan)
+{
+    Py_XDECREF(plan->entry); /* before the key: it refers to it */
+    Py_XDECREF(plan->key);
+    Py_XDECREF(plan->getter);
+    Py_XDECREF(plan->descriptor);
+    Py_XDECREF(plan->lock);
+}
+
+/* False: it is for the rule, which also raises what there is to raise. */
+static bool plan_make(struct plan *plan)
+{
+    plan->getter = PyObject_GetAttrString(plan->handle, "fileno");
+    plan->descriptor = plan->getter != NULL ? PyObject_CallNoArgs(plan->getter) : NULL;
+    if (plan->descriptor == NULL || !PyLong_CheckExact(plan->descriptor))
+        return false;
+    int overflow;
+    plan->number = PyLong_AsLongLongAndOverflow(plan->descriptor, &overflow);
+    if (overflow != 0 || plan->number < 0)
+        return false;
+    plan->key = PyType_GenericAlloc(given.key_class, 0);
+    if (plan->key == NULL)
+        return false;
+    plan->entry = PyObject_CallFunctionObjArgs(given.registry_entry, plan->key, NULL);
+    plan->lock = PyObject_GetAttrString(given.registry, "lock");
+    return plan->entry != NULL && plan->lock != NULL;
+}
+
+static bool call_is_true(PyObject *result)
+{
+    bool is_true = result == Py_True;
+    Py_XDECREF(result);
+    return is_true;
+}
+
+/* The books of the registry, which are others in a forked child. */
+static PyObject *book_get(const char *name)
+{
+    PyObject *book = PyObject_GetAttrString(given.registry, name);
+    if (book != NULL && !PyDict_CheckExact(book))
+        Py_CLEAR(book);
+    return book;
+}
+
+static void key_fill(struct key *key, PyObject *port, const struct plan *plan,
+                     const portio_handle *opened, PyObject *identity)
+{
+    key->number = Py_NewRef(plan->getter);
+    key->handle = Py_NewRef(plan->handle);
+    key->data = Py_NewRef(plan->data);
+    key->accepting = Py_NewRef(Py_None);
+    key->identity = Py_NewRef(identity);
+    key->descriptor = plan->number;
+    key->id = opened->id;
+    key->fits = 1u << opened->type;
+    key->family = opened->family;
+    key->message_based = opened->type == PORTIO_DATAGRAM_SOCKET;
+    key->closed = 0;
+    key->port = Py_NewRef(port); /* last: with it the handle is the key's to give back */
+}
+
+/* Gives a handle back that nobody has a key of.  An exception stays. */
+static void handle_forget(PyObject *self, const portio_handle *opened)
+{
+    PyObject *kind, *value, *trace;
+    PyErr_Fetch(&kind, &value, &trace);
+    PyObject *done = PyObject_CallMethod(self, "_forget", "K", (unsigned long long)opened->id);
+    Py_XDECREF(done);
+    if (kind != NULL) {
+        PyErr_Clear();
+        PyErr_Restore(kind, value, trace);
+    }
+}
+
+static int engine_open(const struct port *port, long long number, portio_handle *opened)
+{
+    portio_port *native = port->native;
+    open_function open = port->open;
+    int refused;
+    if (port->brief) /* so is this: submit.c */
+        return open(native, number, opened);
+    Py_BEGIN_ALLOW_THREADS
+    refused = open(native, number, opened);
+    Py_END_ALLOW_THREADS
+    return refused;
+}
+
+/* The registry's lock is held.  False: nothing has changed, and it is for the rule. */
+static bool handle_enter(PyObject *self, const struct plan *plan)
+{
+    struct port *port = (struct port *)self;
+    portio_handle opened = {.id = 0};
+    PyObject *entries = book_get("entries"), *sockets = book_get("sockets"), *identity = NULL;
+    bool entered = false;
+    if (entries == NULL || sockets == NULL || port->native == NULL ||
+        PyDict_Contains(entries, plan->descriptor) != 0 ||
+        engine_open(port, plan->number, &opened) != 0)
+        goto end;
+    if (opened.family == 0 || opened.device == 0) /* no socket; or the system does not tell */
+        goto end;
+    identity = PyLong_FromUnsignedLongLong(opened.inode);
+    if (identity == NULL || PyDict_Contains(sockets, identity) != 0 ||
+        PyObject_SetAttrString(plan->entry, "identity", identity) < 0 ||
+        PyDict_SetItem(sockets, identity, plan->descriptor) < 0)
+        goto end;
+    if (PyDict_SetItem(entries, plan->descriptor, plan->entry) < 0) {
+        PyErr_Clear();
+        PyDict_DelItem(sockets, identity);
+        goto end;
+    }
+    key_fill((struct key *)plan->key, self, plan, &opened, identity);
+    entered = true;
+end:
+    if (!entered && opened.id != 0)
+        handle_forget(self, &opened);
+    Py_XDECREF(identity);
+    Py_XDECREF(sockets);
+    Py_XDECREF(entries);
+    return entered;
+}
+
+static PyObject *associate_socket(PyObject *self, PyObject *handle, PyObject *data)
+{
+    struct plan plan = {.handle = handle, .data = data};
+    PyObject *key = NULL;
+    if (plan_make(&plan) &&
+        call_is_true(PyObject_CallMethod(plan.lock, "acquire", "O", Py_False))) {
+        if (handle_enter(self, &plan))
+            key = Py_NewRef(plan.key);
+        PyObject *kind, *value, *trace;
+        PyErr_Fetch(&kind, &value, &trace);
+        Py_XDECREF(PyObject_CallMethod(plan.lock, "release", NULL));
+        if (kind != NULL)
+            PyErr_Restore(kind, value, trace);
+    }
+    plan_drop(&plan);
+    return key;
+}
+
+static bool is_true(PyObject *self, const char *name)
+{
+    PyObject *object = PyObject_GetAttrString(self, name);
+    bool answer = object == NULL || PyObject_IsTrue(object) != 0;
+    Py_XDECREF(object);
+    return answer;
+}
+
+PyObject *port_associate(PyObject *self, PyObject *const *arguments, Py_ssize_t count,
+                         PyObject *names)
+{
+    struct port *port = (struct port *)self;
+    Py_ssize_t named = names != NULL ? PyTuple_Size(names) : 0;
+    PyObject *data = Py_None;
+    bool usual = given.registry != NULL && port->native != NULL && count >= 1 &&
+                 count + named <= 2 &&
+                 PyObject_TypeCheck(arguments[0], given.socket_class) &&
+                 (named == 0 ||
+                  PyUnicode_CompareWithASCIIString(PyTuple_GetItem(names, 0), "data") == 0);
+    if (usual && count + named == 2)
+        data = arguments[1];
+    if (usual && !is_true(self, "_orphans")) {
+        PyObject *key = associate_socket(self, arguments[0], data);
+        if (key != NULL)
+            return key;
+    }
+    if (!error_drop())
+        return NULL;
+    return call_rule(self, "_associate_by_rule", arguments, count, names);
+}
