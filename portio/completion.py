@@ -33,10 +33,10 @@ T = TypeVar("T")
 ERROR_MASK = 0xFFFFFFFF
 
 
-class Outcome:
+class Outcome(accelerator.OutcomeFields):
     """How an operation has ended, when there is more to say than a number of bytes."""
 
-    __slots__ = ("error", "last", "more", "nbytes", "queued", "value")
+    __slots__ = ()
 
     def __init__(
         self,

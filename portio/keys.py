@@ -23,7 +23,7 @@ import socket
 from operator import index
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from portio import system
+from portio import accelerator, system
 from portio.accelerator import KeyFields
 from portio.files import Handle
 from portio.registry import Identity, identify, registry
@@ -281,6 +281,9 @@ class CompletionKey(KeyFields):
         state = " closed" if self._closed else ""
         what = "free" if self._descriptor < 0 else f"descriptor={self._descriptor}"
         return f"<CompletionKey {what}{state} data={self.data!r}>"
+
+
+accelerator.install(CompletionKey, "close")
 
 
 def number_of(handle: HandleLike) -> Callable[[], int]:

@@ -410,8 +410,13 @@ class Port(Submission):
     def _close_descriptor(self, key: CompletionKey, close: Callable[[int], object]) -> None:
         """Has the engine close the descriptor of `key`; `close` does it if the port is closed."""
         refused = self._lib.portio_handle_close(self._native, key._id)
-        if not refused:
-            return
+        if refused:
+            self._close_refused(key, refused, close)
+
+    def _close_refused(
+        self, key: CompletionKey, refused: int, close: Callable[[int], object] = socket.close
+    ) -> None:
+        """Closes the descriptor of `key`, which the engine has not closed."""
         close(key._descriptor)
         if refused != self._lib.PORTIO_CLOSED:
             raise self._refusal(refused, repr(key))

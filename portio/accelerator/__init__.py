@@ -8,8 +8,8 @@ The extension `_accelerator` does the same steps in C, for the usual case:
 - `Port.submit` of operations that are all a `Recv`, `Send`, `Read` or `Write` with one
   buffer, an `Accept` or a `RecvMultishot`;
 - records that become completions: what `Port.get_many` and `Port.get` do as a rule, also
-  the sockets of an `Accept` and the pieces of a `RecvMultishot`;
-- `Port.associate` of a socket.
+  errors, the sockets of an `Accept` and the pieces of a `RecvMultishot`;
+- `Port.associate` and `CompletionKey.close` of a socket.
 
 The rule is Python.  Each method of C stands for one of Python (`install`), has its text,
 follows the same order of steps, keeps the same books, and calls it for everything that
@@ -45,6 +45,7 @@ __all__ = [
     "CompletionFields",
     "KeyFields",
     "OperationFields",
+    "OutcomeFields",
     "PoolFields",
     "PortFields",
     "ReadFields",
@@ -132,6 +133,11 @@ if TYPE_CHECKING or not ACCELERATED:
             *("_message_based", "_number", "_port", "data", "handle"),
         )
 
+    class OutcomeFields:
+        """What an outcome has."""
+
+        __slots__ = ("error", "last", "more", "nbytes", "queued", "value")
+
     class CompletionFields:
         """What a completion has."""
 
@@ -183,6 +189,7 @@ else:
     RecvMultishotFields = _module.RecvMultishotFields
     Accepting = _module.Accepting
     KeyFields = _module.KeyFields
+    OutcomeFields = _module.OutcomeFields
     CompletionFields = _module.CompletionFields
     PoolFields = _module.PoolFields
     Book = _module.Book
@@ -246,6 +253,7 @@ def connect(
                     native.ffi.addressof(functions, "portio_get"),
                     native.ffi.addressof(functions, "portio_renew"),
                     native.ffi.addressof(functions, "portio_handle_open"),
+                    native.ffi.addressof(functions, "portio_handle_close"),
                 )
             ),
         )

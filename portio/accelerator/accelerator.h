@@ -96,6 +96,17 @@ struct pool {
     unsigned long long address; /* of the engine's portio_pool */
 };
 
+/* How an operation has ended, when there is more to say than a number of bytes. */
+struct outcome {
+    PyObject_HEAD
+    PyObject *nbytes;
+    PyObject *value;
+    PyObject *last; /* the completion that Operation.wait gave: a weak reference, or None */
+    long long error;
+    char more;
+    char queued;
+};
+
 struct completion {
     PyObject_HEAD
     PyObject *operation;
@@ -115,6 +126,7 @@ typedef int (*get_function)(portio_port *port, portio_completion *records, uint3
 
 typedef int (*renew_function)(portio_port *port, uint64_t token, int same);
 typedef int (*open_function)(portio_port *port, int64_t handle, portio_handle *out);
+typedef int (*close_function)(portio_port *port, uint64_t id);
 
 struct port {
     PyObject_HEAD
@@ -134,10 +146,11 @@ struct port {
     get_function get;
     renew_function renew;
     open_function open;
+    close_function close;
 };
 
 extern PyTypeObject *operation_type, *transfer_type, *key_type, *pool_type, *completion_type,
-    *port_type;
+    *outcome_type, *port_type;
 extern PyObject *array_type;
 
 /* Classes and objects of Python that C makes or uses; NULL: Python has not given them yet. */
@@ -147,6 +160,18 @@ extern struct given {
     PyObject *outcome_class;
     PyObject *registry, *registry_entry;
 } given;
+
+/* Names of attributes, made once: who asks by a text makes a new one each time, and the cache of
+   a type's attributes does not know it. */
+#define NAMES(name)                                                                            \
+    name(accepting_form) name(acquire) name(detach) name(entries) name(fileno) name(identity)  \
+    name(lock) name(release) name(settle) name(sockets) name(_orphans)
+extern struct names {
+    PyObject *init;
+#define NAME(name) PyObject *name;
+    NAMES(NAME)
+#undef NAME
+} name_of;
 
 /* ---- fields.c ---- */
 int fields_add(PyObject *module);
@@ -188,10 +213,11 @@ PyObject *completion_result(PyObject *self, PyObject *nothing);
    but an interrupt or the like, which has to go on. */
 bool error_drop(void);
 
-/* ---- submit.c, associate.c, take.c ---- */
+/* ---- submit.c, associate.c, close.c, take.c ---- */
 PyObject *port_submit(PyObject *self, PyObject *const *arguments, Py_ssize_t count,
                       PyObject *names);
 PyObject *port_start(PyObject *self, PyObject *operation);
+PyObject *key_close(PyObject *self, PyObject *nothing);
 PyObject *port_associate(PyObject *self, PyObject *const *arguments, Py_ssize_t count,
                          PyObject *names);
 PyObject *port_fill(PyObject *self, PyObject *const *arguments, Py_ssize_t count);

@@ -1,6 +1,4 @@
-/* Accepts: a descriptor becomes a socket of Python, and a record a completion
-   (operations/sockets.py has the rule). */
-#include "book.h"
+/* Accepts: a descriptor becomes a socket of Python (operations/sockets.py has the rule). */
 #include "take.h"
 
 /* Settles an accept.  The socket exists from the submission on: if what makes it the owner of
@@ -13,7 +11,6 @@ struct accepting {
 };
 
 static PyTypeObject *accepting_type;
-static PyObject *init_name;
 
 _Static_assert(offsetof(struct accepting, form) - offsetof(struct accepting, socket) ==
                    sizeof(PyObject *),
@@ -62,7 +59,7 @@ PyObject *accepting_make(struct key *key)
     if (form != NULL && form != Py_None)
         Py_INCREF(form);
     else
-        form = PyObject_CallMethod((PyObject *)key, "accepting_form", NULL);
+        form = PyObject_CallMethodObjArgs((PyObject *)key, name_of.accepting_form, NULL);
     PyObject *self = form != NULL ? accepting_of(form) : NULL;
     Py_XDECREF(form);
     return self;
@@ -79,7 +76,7 @@ static PyObject *accepting_new(PyTypeObject *type, PyObject *arguments, PyObject
 /* As the class `socket.socket` has it, whatever class the socket is of. */
 static bool socket_own(const struct accepting *self, PyObject *descriptor)
 {
-    PyObject *init = PyObject_GetAttr((PyObject *)given.socket_class, init_name);
+    PyObject *init = PyObject_GetAttr((PyObject *)given.socket_class, name_of.init);
     if (init == NULL)
         return false;
     PyObject *done = PyObject_CallFunctionObjArgs(
@@ -108,65 +105,18 @@ static PyObject *accepting_call(PyObject *object, PyObject *arguments, PyObject 
     return Py_BuildValue("(iO)", 0, self->socket);
 }
 
-bool record_is_accept(const portio_completion *record, PyObject *entry)
+bool settle_is_accept(PyObject *settle)
 {
-    return record->status == 0 && given.outcome_class != NULL &&
-           Py_TYPE(PyTuple_GetItem(entry, ENTRY_SETTLE)) == accepting_type &&
-           PyLong_AsLong(PyTuple_GetItem(entry, ENTRY_MODE)) == MODE_QUEUED;
+    return Py_TYPE(settle) == accepting_type && given.socket_class != NULL;
 }
 
-/* Somebody else has claimed it: if the port was closed, the socket is to be, too. */
-static enum taken accept_lose(PyObject *self, uint64_t token, PyObject *entry, PyObject *nbytes,
-                              PyObject *outcome)
+PyObject *accepting_settle(PyObject *settle, int64_t number)
 {
-    struct port *port = (struct port *)self;
-    PyObject *lost = PyList_New(0), *told = NULL;
-    if (lost != NULL && completion_prepare(port) && completion_append(lost)) {
-        completion_fill(PyTuple_GetItem(entry, ENTRY_OPERATION), PyTuple_GetItem(entry, ENTRY_KEY),
-                        nbytes, outcome);
-        told = PyObject_CallMethod(self, "_lose", "KO", (unsigned long long)token,
-                                   PyList_GetItem(lost, 0));
-    }
-    Py_XDECREF(lost);
-    Py_XDECREF(told);
-    return told != NULL ? TAKEN : TAKING_FAILED;
-}
-
-enum taken accept_take(PyObject *self, PyObject *out, const portio_completion *record,
-                       PyObject *entry)
-{
-    struct port *port = (struct port *)self;
-    struct accepting *accepting = (struct accepting *)PyTuple_GetItem(entry, ENTRY_SETTLE);
-    enum taken result = TAKING_FAILED;
-    PyObject *outcome = NULL, *nbytes = PyLong_FromLong(0);
-    PyObject *descriptor = PyLong_FromLongLong(record->nbytes);
-    if (nbytes == NULL || descriptor == NULL || !socket_own(accepting, descriptor))
-        goto end;
-    outcome = PyObject_CallFunctionObjArgs(given.outcome_class, nbytes, nbytes,
-                                           accepting->socket, NULL);
-    /* All memory before the look at the entry: see record_take. */
-    if (outcome == NULL || !completion_prepare(port) || !completion_append(out))
-        goto end;
-    if (!books_are_open(port) || book_find(port_book(port), record->token) != entry) {
-        completion_withdraw(out);
-        result = accept_lose(self, record->token, entry, nbytes, outcome);
-        goto end;
-    }
-    struct operation *operation = (struct operation *)PyTuple_GetItem(entry, ENTRY_OPERATION);
-    Py_DECREF(book_remove(port_book(port), record->token)); /* the claim; the caller has it, too */
-    completion_fill((PyObject *)operation, PyTuple_GetItem(entry, ENTRY_KEY), nbytes, outcome);
-    PyObject *before = operation->outcome, *entry_before = operation->entry;
-    operation->outcome = Py_NewRef(outcome);
-    operation->entry = Py_NewRef(Py_None);
-    tokens_return(port_tokens(port), token_following(record->token));
-    Py_XDECREF(entry_before);
-    Py_XDECREF(before); /* last: it may run anything */
-    result = TAKEN;
-end:
+    struct accepting *self = (struct accepting *)settle;
+    PyObject *descriptor = PyLong_FromLongLong(number);
+    bool owned = descriptor != NULL && socket_own(self, descriptor);
     Py_XDECREF(descriptor);
-    Py_XDECREF(outcome);
-    Py_XDECREF(nbytes);
-    return result;
+    return owned ? Py_NewRef(self->socket) : NULL;
 }
 
 static PyType_Slot accepting_slots[] = {
@@ -184,7 +134,6 @@ static PyType_Spec accepting_spec = {
 
 int accept_add(PyObject *module)
 {
-    init_name = PyUnicode_InternFromString("__init__");
     accepting_type = type_add(module, &accepting_spec, NULL);
-    return init_name != NULL && accepting_type != NULL ? 0 : -1;
+    return accepting_type != NULL ? 0 : -1;
 }

@@ -20,5 +20,10 @@ PyObject *completion_result(PyObject *self, PyObject *nothing)
         return Py_NewRef(completion->operation != Py_None ? completion->nbytes : Py_None);
     if (outcome != NULL && PyBytes_CheckExact(outcome)) /* a piece of a stream */
         return Py_NewRef(outcome);
+    if (outcome != NULL && PyObject_TypeCheck(outcome, outcome_type)) {
+        struct outcome *known = (struct outcome *)outcome;
+        if (known->error == 0 && known->value != NULL)
+            return Py_NewRef(known->value);
+    }
     return call_rule(self, "_result_by_rule", NULL, 0, NULL);
 }

@@ -1,13 +1,12 @@
 /* `Port.associate` of a socket that nobody knows yet, which is every connection that a server
    accepts (port.py has the rule, registry.py the books). */
-#include "accelerator.h"
+#include "registry.h"
 
 /* What is made before anything happens, since a finalizer may run where memory is allocated. */
 struct plan {
     PyObject *handle, *data;      /* the caller's */
     PyObject *descriptor, *getter; /* a number, and what gives it at any later time */
     PyObject *key, *entry;
-    PyObject *lock;
     long long number;
 };
 
@@ -17,13 +16,12 @@ static void plan_drop(struct plan *plan)
     Py_XDECREF(plan->key);
     Py_XDECREF(plan->getter);
     Py_XDECREF(plan->descriptor);
-    Py_XDECREF(plan->lock);
 }
 
 /* False: it is for the rule, which also raises what there is to raise. */
 static bool plan_make(struct plan *plan)
 {
-    plan->getter = PyObject_GetAttrString(plan->handle, "fileno");
+    plan->getter = PyObject_GetAttr(plan->handle, name_of.fileno);
     plan->descriptor = plan->getter != NULL ? PyObject_CallNoArgs(plan->getter) : NULL;
     if (plan->descriptor == NULL || !PyLong_CheckExact(plan->descriptor))
         return false;
@@ -35,24 +33,7 @@ static bool plan_make(struct plan *plan)
     if (plan->key == NULL)
         return false;
     plan->entry = PyObject_CallFunctionObjArgs(given.registry_entry, plan->key, NULL);
-    plan->lock = PyObject_GetAttrString(given.registry, "lock");
-    return plan->entry != NULL && plan->lock != NULL;
-}
-
-static bool call_is_true(PyObject *result)
-{
-    bool is_true = result == Py_True;
-    Py_XDECREF(result);
-    return is_true;
-}
-
-/* The books of the registry, which are others in a forked child. */
-static PyObject *book_get(const char *name)
-{
-    PyObject *book = PyObject_GetAttrString(given.registry, name);
-    if (book != NULL && !PyDict_CheckExact(book))
-        Py_CLEAR(book);
-    return book;
+    return plan->entry != NULL;
 }
 
 static void key_fill(struct key *key, PyObject *port, const struct plan *plan,
@@ -103,56 +84,39 @@ static bool handle_enter(PyObject *self, const struct plan *plan)
 {
     struct port *port = (struct port *)self;
     portio_handle opened = {.id = 0};
-    PyObject *entries = book_get("entries"), *sockets = book_get("sockets"), *identity = NULL;
-    bool entered = false;
-    if (entries == NULL || sockets == NULL || port->native == NULL ||
-        PyDict_Contains(entries, plan->descriptor) != 0 ||
+    if (port->native == NULL || registry_knows(plan->descriptor) ||
         engine_open(port, plan->number, &opened) != 0)
-        goto end;
-    if (opened.family == 0 || opened.device == 0) /* no socket; or the system does not tell */
-        goto end;
-    identity = PyLong_FromUnsignedLongLong(opened.inode);
-    if (identity == NULL || PyDict_Contains(sockets, identity) != 0 ||
-        PyObject_SetAttrString(plan->entry, "identity", identity) < 0 ||
-        PyDict_SetItem(sockets, identity, plan->descriptor) < 0)
-        goto end;
-    if (PyDict_SetItem(entries, plan->descriptor, plan->entry) < 0) {
-        PyErr_Clear();
-        PyDict_DelItem(sockets, identity);
-        goto end;
+        return false;
+    PyObject *identity = NULL;
+    bool entered = false;
+    if (opened.family != 0 && opened.device != 0) { /* a socket; and the system tells which */
+        identity = PyLong_FromUnsignedLongLong(opened.inode);
+        entered = identity != NULL && registry_add(plan->descriptor, identity, plan->entry);
     }
-    key_fill((struct key *)plan->key, self, plan, &opened, identity);
-    entered = true;
-end:
-    if (!entered && opened.id != 0)
+    if (entered)
+        key_fill((struct key *)plan->key, self, plan, &opened, identity);
+    else
         handle_forget(self, &opened);
     Py_XDECREF(identity);
-    Py_XDECREF(sockets);
-    Py_XDECREF(entries);
     return entered;
 }
 
 static PyObject *associate_socket(PyObject *self, PyObject *handle, PyObject *data)
 {
     struct plan plan = {.handle = handle, .data = data};
-    PyObject *key = NULL;
-    if (plan_make(&plan) &&
-        call_is_true(PyObject_CallMethod(plan.lock, "acquire", "O", Py_False))) {
+    PyObject *key = NULL, *lock;
+    if (plan_make(&plan) && (lock = registry_lock()) != NULL) {
         if (handle_enter(self, &plan))
             key = Py_NewRef(plan.key);
-        PyObject *kind, *value, *trace;
-        PyErr_Fetch(&kind, &value, &trace);
-        Py_XDECREF(PyObject_CallMethod(plan.lock, "release", NULL));
-        if (kind != NULL)
-            PyErr_Restore(kind, value, trace);
+        registry_unlock(lock);
     }
     plan_drop(&plan);
     return key;
 }
 
-static bool is_true(PyObject *self, const char *name)
+static bool is_true(PyObject *self, PyObject *name)
 {
-    PyObject *object = PyObject_GetAttrString(self, name);
+    PyObject *object = PyObject_GetAttr(self, name);
     bool answer = object == NULL || PyObject_IsTrue(object) != 0;
     Py_XDECREF(object);
     return answer;
@@ -171,7 +135,7 @@ PyObject *port_associate(PyObject *self, PyObject *const *arguments, Py_ssize_t 
                   PyUnicode_CompareWithASCIIString(PyTuple_GetItem(names, 0), "data") == 0);
     if (usual && count + named == 2)
         data = arguments[1];
-    if (usual && !is_true(self, "_orphans")) {
+    if (usual && !is_true(self, name_of._orphans)) {
         PyObject *key = associate_socket(self, arguments[0], data);
         if (key != NULL)
             return key;

@@ -124,7 +124,7 @@ static bool pooled_look(struct draft *draft)
     draft->flags = PORTIO_MULTISHOT;
     draft->brief = pool_is_brief(pool);
     draft->start = (void *)(uintptr_t)((struct pool *)pool)->address;
-    draft->settle = PyObject_GetAttrString(pool, "settle");
+    draft->settle = PyObject_GetAttr(pool, name_of.settle);
     return draft->settle != NULL && draft->start != NULL;
 }
 

@@ -2,7 +2,8 @@
    slots, at places that C knows. */
 #include "accelerator.h"
 
-PyTypeObject *operation_type, *transfer_type, *key_type, *pool_type, *completion_type;
+PyTypeObject *operation_type, *transfer_type, *key_type, *pool_type, *completion_type,
+    *outcome_type;
 
 #define OBJECT(name, type, field) {name, T_OBJECT_EX, offsetof(type, field), 0, NULL}
 
@@ -241,6 +242,26 @@ COLLECTED(pool, struct pool, memory, 2)
 static PyType_Slot pool_slots[] = {COLLECTED_SLOTS(pool), {0, NULL}};
 SPEC(pool, PoolFields, struct pool, Py_TPFLAGS_HAVE_GC);
 
+/* ---- outcomes ---- */
+
+_Static_assert(offsetof(struct outcome, last) - offsetof(struct outcome, nbytes) ==
+                   2 * sizeof(PyObject *),
+               "three objects in a row");
+
+static PyMemberDef outcome_members[] = {
+    OBJECT("nbytes", struct outcome, nbytes),
+    OBJECT("value", struct outcome, value),
+    OBJECT("last", struct outcome, last),
+    {"error", T_LONGLONG, offsetof(struct outcome, error), 0, NULL},
+    {"more", T_BOOL, offsetof(struct outcome, more), 0, NULL},
+    {"queued", T_BOOL, offsetof(struct outcome, queued), 0, NULL},
+    {0},
+};
+
+COLLECTED(outcome, struct outcome, nbytes, 3)
+static PyType_Slot outcome_slots[] = {COLLECTED_SLOTS(outcome), {0, NULL}};
+SPEC(outcome, OutcomeFields, struct outcome, Py_TPFLAGS_HAVE_GC);
+
 /* ---- completions ---- */
 
 _Static_assert(offsetof(struct completion, error) - offsetof(struct completion, operation) ==
@@ -266,7 +287,9 @@ int fields_add(PyObject *module)
     key_type = type_add(module, &key_spec, NULL);
     pool_type = type_add(module, &pool_spec, NULL);
     completion_type = type_add(module, &completion_spec, NULL);
-    if (operation_type == NULL || key_type == NULL || pool_type == NULL || completion_type == NULL)
+    outcome_type = type_add(module, &outcome_spec, NULL);
+    if (operation_type == NULL || key_type == NULL || pool_type == NULL ||
+        completion_type == NULL || outcome_type == NULL)
         return -1;
     transfer_type = type_add(module, &transfer_spec, operation_type);
     if (transfer_type == NULL)

@@ -5,6 +5,7 @@
 
 PyObject *array_type;
 struct given given;
+struct names name_of;
 
 /* What Python calls the methods' arguments, for help() and inspect; and whose they are. */
 static struct method {
@@ -22,6 +23,7 @@ static struct method {
     {"($self, out, token, nbytes, status, /)",
      &port_type,
      {"_take", (PyCFunction)(void (*)(void))port_take, METH_FASTCALL, NULL}},
+    {"($self)", &key_type, {"close", key_close, METH_NOARGS, NULL}},
     {"($self)", &completion_type, {"result", completion_result, METH_NOARGS, NULL}},
 };
 
@@ -101,7 +103,7 @@ static PyObject *give(PyObject *module, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "O!O!O!OO!", &PyType_Type, &socket, &PyType_Type, &key,
                           &PyType_Type, &outcome, &registry, &PyType_Type, &entry))
         return NULL;
-    if (!is_for((PyTypeObject *)key, key_type))
+    if (!is_for((PyTypeObject *)key, key_type) || !is_for((PyTypeObject *)outcome, outcome_type))
         return NULL;
     given = (struct given){ /* once, and for good */
         .socket_class = (PyTypeObject *)Py_NewRef(socket),
@@ -128,6 +130,16 @@ static struct PyModuleDef definition = {
     .m_methods = functions,
 };
 
+static bool names_make(void)
+{
+    name_of.init = PyUnicode_InternFromString("__init__");
+    bool made = name_of.init != NULL;
+#define NAME(name) made = (name_of.name = PyUnicode_InternFromString(#name)) != NULL && made;
+    NAMES(NAME)
+#undef NAME
+    return made;
+}
+
 PyMODINIT_FUNC PyInit__accelerator(void);
 PyMODINIT_FUNC PyInit__accelerator(void)
 {
@@ -138,7 +150,7 @@ PyMODINIT_FUNC PyInit__accelerator(void)
     if (arrays != NULL)
         array_type = PyObject_GetAttrString(arrays, "array");
     Py_XDECREF(arrays);
-    if (array_type == NULL || fields_add(module) < 0 || pin_add(module) < 0 ||
+    if (array_type == NULL || !names_make() || fields_add(module) < 0 || pin_add(module) < 0 ||
         book_add(module) < 0 || accept_add(module) < 0 || port_add(module) < 0) {
         Py_DECREF(module);
         return NULL;

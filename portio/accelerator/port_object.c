@@ -28,15 +28,15 @@ static void port_dealloc(PyObject *self)
     object_free(self);
 }
 
-/* The class of completions, and the engine's port and five of its functions, as
+/* The class of completions, and the engine's port and six of its functions, as
    addresses. */
 static PyObject *port_connect(PyObject *self, PyObject *arguments)
 {
     struct port *port = (struct port *)self;
-    unsigned long long native, submit_one, submit, get, renew, open;
+    unsigned long long native, submit_one, submit, get, renew, open, close;
     PyObject *class;
-    if (!PyArg_ParseTuple(arguments, "O!KKKKKK", &PyType_Type, &class, &native, &submit_one,
-                          &submit, &get, &renew, &open))
+    if (!PyArg_ParseTuple(arguments, "O!KKKKKKK", &PyType_Type, &class, &native, &submit_one,
+                          &submit, &get, &renew, &open, &close))
         return NULL;
     if (!PyType_IsSubtype((PyTypeObject *)class, completion_type))
         return PyErr_Format(PyExc_TypeError, "%R is no class of completions", class);
@@ -48,6 +48,7 @@ static PyObject *port_connect(PyObject *self, PyObject *arguments)
     port->get = (get_function)(uintptr_t)get;
     port->renew = (renew_function)(uintptr_t)renew;
     port->open = (open_function)(uintptr_t)open;
+    port->close = (close_function)(uintptr_t)close;
     port->native = (portio_port *)(uintptr_t)native;
     Py_RETURN_NONE;
 }

@@ -96,6 +96,15 @@ void completion_fill(PyObject *operation, PyObject *key, PyObject *nbytes, PyObj
     Py_DECREF((PyObject *)completion); /* the list has it */
 }
 
+void operation_end(struct operation *operation, PyObject *outcome)
+{
+    PyObject *before = operation->outcome, *entry_before = operation->entry;
+    operation->outcome = Py_NewRef(outcome);
+    operation->entry = Py_NewRef(Py_None);
+    Py_XDECREF(entry_before);
+    Py_XDECREF(before);
+}
+
 static PyObject *take_by_rule(PyObject *self, PyObject *out, const portio_completion *record)
 {
     return PyObject_CallMethod(self, "_take_by_rule", "OKLL", out,
@@ -111,8 +120,8 @@ static enum taken record_take_special(PyObject *self, PyObject *out,
         return TAKEN_BY_RULE;
     if (record_is_piece(record, entry))
         return piece_take(self, out, record, entry);
-    if (record_is_accept(record, entry))
-        return accept_take(self, out, record, entry);
+    if (record_is_an_end(record, entry))
+        return end_take(self, out, record, entry);
     return TAKEN_BY_RULE;
 }
 
@@ -150,12 +159,8 @@ static bool record_take(PyObject *self, PyObject *out, const portio_completion *
         goto end;
     Py_DECREF(book_remove(port_book(port), record->token)); /* the claim; we have it as well */
     completion_fill((PyObject *)operation, PyTuple_GetItem(entry, ENTRY_KEY), nbytes, Py_None);
-    PyObject *before = operation->outcome, *entry_before = operation->entry;
-    operation->outcome = Py_NewRef(nbytes);
-    operation->entry = Py_NewRef(Py_None);
     tokens_return(port_tokens(port), token_following(record->token));
-    Py_XDECREF(entry_before);
-    Py_XDECREF(before); /* last: it may run anything */
+    operation_end(operation, nbytes);
     done = true;
 end:
     Py_XDECREF(nbytes);

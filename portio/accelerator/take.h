@@ -18,6 +18,9 @@ bool completion_prepare(const struct port *port);
 bool completion_append(PyObject *out);
 /* Takes it from there again. */
 void completion_withdraw(PyObject *out);
+/* The operation is idle again, and this is what came of it.  The last step of a claim: it may
+   run anything. */
+void operation_end(struct operation *operation, PyObject *outcome);
 /* It is what the list's end has, and no longer the one that is ready. */
 void completion_fill(PyObject *operation, PyObject *key, PyObject *nbytes, PyObject *outcome);
 
@@ -26,9 +29,14 @@ bool record_is_piece(const portio_completion *record, PyObject *entry);
 enum taken piece_take(PyObject *self, PyObject *out, const portio_completion *record,
                       PyObject *entry);
 
+/* ---- outcome.c ---- */
+bool record_is_an_end(const portio_completion *record, PyObject *entry);
+enum taken end_take(PyObject *self, PyObject *out, const portio_completion *record,
+                    PyObject *entry);
+
 /* ---- accept.c ---- */
-bool record_is_accept(const portio_completion *record, PyObject *entry);
-enum taken accept_take(PyObject *self, PyObject *out, const portio_completion *record,
-                       PyObject *entry);
+bool settle_is_accept(PyObject *settle);
+/* Makes its socket the owner of a descriptor, and gives it. */
+PyObject *accepting_settle(PyObject *settle, int64_t number);
 
 #endif

@@ -529,25 +529,49 @@ def test_what_is_long_gives_the_gil_away(
         assert not other._brief
 
 
-def test_what_interrupts_the_rule_loses_nothing(
+class Raises:
+    """Raises once, and after that does what it stands for."""
+
+    def __init__(self, stands_for: Callable[..., Any]) -> None:
+        self.stands_for = stands_for
+        self.left = [KeyboardInterrupt()]
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self.left:
+            raise self.left.pop()
+        return self.stands_for(*arguments)
+
+
+class Settled(portio.Timer):
+    """A timer that is interrupted when its record is settled."""
+
+    def _prepare(self, port: Any, token: int, mode: int) -> Any:
+        entry, request = super()._prepare(port, token, mode)
+        assert entry is not None
+        operation, key, settle, *rest = entry
+        assert settle is not None
+        return (operation, key, Raises(settle), *rest), request
+
+
+@pytest.mark.parametrize("by_rule", [False, True], ids=["settling", "a turn"])
+def test_what_interrupts_a_batch_loses_nothing(
     port: portio.Port,
     key: portio.CompletionKey,
     pair: tuple[socket.socket, socket.socket],
     monkeypatch: pytest.MonkeyPatch,
+    by_rule: bool,
 ) -> None:
-    """Of a batch whose second packet only the rule can take, which is interrupted."""
-    receive, timer, posted = portio.Recv(key, bytearray(8)), portio.Timer(0.0), object()
-    whole = portio.Port._outcome_of
-    left = [KeyboardInterrupt()]
-
-    def interrupted(self: portio.Port, *arguments: Any) -> Any:
-        if left:
-            raise left.pop()
-        return whole(self, *arguments)
-
-    monkeypatch.setattr(portio.Port, "_outcome_of", interrupted)
+    """Of a batch of which one packet is more than bytes, and interrupted as it is taken."""
+    receive, posted = portio.Recv(key, bytearray(8)), object()
+    other: portio.Operation[Any] = Settled(0.0)
+    if by_rule:  # only the rule takes a turn of an accept
+        outcome_of = Raises(portio.Port._outcome_of)
+        monkeypatch.setattr(portio.Port, "_outcome_of", lambda *all_of: outcome_of(*all_of))
+        listener = socket.create_server(("127.0.0.1", 0))
+        other = portio.Accept(port.associate(listener), multishot=True)
+        client = socket.create_connection(listener.getsockname())
     port.post(payload=posted)
-    port.submit(timer, receive)
+    port.submit(other, receive)
     pair[1].send(b"12345678")
     found: list[portio.Completion[Any]] = []
     interrupts = 0
@@ -558,7 +582,17 @@ def test_what_interrupts_the_rule_loses_nothing(
             interrupts += 1
     assert interrupts == 1
     assert found[0].payload is posted
-    assert {id(done.operation) for done in found[1:]} == {id(timer), id(receive)}
+    assert {id(done.operation) for done in found[1:]} == {id(other), id(receive)}
+    if by_rule:
+        (accepted,) = (done.result() for done in found if done.operation is other)
+        with client, accepted:
+            client.send(b"x")
+            assert accepted.recv(1) == b"x"
+        assert other.key is not None
+        other.key.close()
+        end = port.get(LIMIT)
+        assert end is not None
+        assert end.last
     assert_balanced(port)
 
 

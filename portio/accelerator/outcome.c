@@ -1,0 +1,109 @@
+/* Records whose result is more than a number of bytes: errors, and what has to be settled
+   (`PacketQueue._take` is the rule). */
+#include "book.h"
+#include "take.h"
+
+/* What C does not know: a turn that goes on, and an operation that somebody waits for. */
+bool record_is_an_end(const portio_completion *record, PyObject *entry)
+{
+    long mode = PyLong_AsLong(PyTuple_GetItem(entry, ENTRY_MODE));
+    return given.outcome_class != NULL && (uint64_t)record->status >> 32 == 0 &&
+           (mode == MODE_QUEUED || mode == PORTIO_QUIET);
+}
+
+/* The bytes moved, and the result. */
+static bool record_settle(const portio_completion *record, PyObject *settle, PyObject **nbytes,
+                          PyObject **value)
+{
+    if (record->status == 0 && settle_is_accept(settle)) {
+        *nbytes = PyLong_FromLong(0);
+        *value = *nbytes != NULL ? accepting_settle(settle, record->nbytes) : NULL;
+        return *value != NULL;
+    }
+    PyObject *moved = PyLong_FromLongLong(record->nbytes);
+    if (moved == NULL || settle == Py_None) {
+        *nbytes = moved;
+        *value = Py_XNewRef(moved);
+        return moved != NULL;
+    }
+    PyObject *error = PyLong_FromLongLong(record->status);
+    PyObject *settled =
+        error != NULL ? PyObject_CallFunctionObjArgs(settle, moved, error, NULL) : NULL;
+    Py_DECREF(moved);
+    Py_XDECREF(error);
+    if (settled == NULL)
+        return false;
+    if (PyTuple_CheckExact(settled) && PyTuple_Size(settled) == 2) {
+        *nbytes = Py_NewRef(PyTuple_GetItem(settled, 0));
+        *value = Py_NewRef(PyTuple_GetItem(settled, 1));
+    } else {
+        PyErr_SetString(PyExc_TypeError, "settling gives a pair");
+    }
+    Py_DECREF(settled);
+    return *value != NULL;
+}
+
+static PyObject *outcome_make(int64_t error, PyObject *nbytes, PyObject *value)
+{
+    struct outcome *outcome =
+        (struct outcome *)PyType_GenericAlloc((PyTypeObject *)given.outcome_class, 0);
+    if (outcome == NULL)
+        return NULL;
+    outcome->error = error;
+    outcome->nbytes = Py_NewRef(nbytes);
+    outcome->value = Py_NewRef(value);
+    outcome->last = Py_NewRef(Py_None);
+    outcome->queued = 1;
+    return (PyObject *)outcome;
+}
+
+/* Somebody else has claimed it: if the port was closed, an accepted socket is to be, too. */
+static enum taken record_lose(PyObject *self, uint64_t token, PyObject *entry, PyObject *nbytes,
+                              PyObject *outcome)
+{
+    struct port *port = (struct port *)self;
+    PyObject *lost = PyList_New(0), *told = NULL;
+    if (lost != NULL && completion_prepare(port) && completion_append(lost)) {
+        completion_fill(PyTuple_GetItem(entry, ENTRY_OPERATION), PyTuple_GetItem(entry, ENTRY_KEY),
+                        nbytes, outcome);
+        told = PyObject_CallMethod(self, "_lose", "KO", (unsigned long long)token,
+                                   PyList_GetItem(lost, 0));
+    }
+    Py_XDECREF(lost);
+    Py_XDECREF(told);
+    return told != NULL ? TAKEN : TAKING_FAILED;
+}
+
+enum taken end_take(PyObject *self, PyObject *out, const portio_completion *record,
+                    PyObject *entry)
+{
+    struct port *port = (struct port *)self;
+    enum taken result = TAKING_FAILED;
+    PyObject *nbytes = NULL, *value = NULL, *outcome = NULL;
+    if (!record_settle(record, PyTuple_GetItem(entry, ENTRY_SETTLE), &nbytes, &value) ||
+        (outcome = outcome_make(record->status, nbytes, value)) == NULL)
+        goto end;
+    bool silent = record->status == 0 &&
+                  PyLong_AsLong(PyTuple_GetItem(entry, ENTRY_MODE)) == PORTIO_QUIET;
+    /* All memory before the look at the entry: see record_take. */
+    if (!completion_prepare(port) || (!silent && !completion_append(out)))
+        goto end;
+    if (!books_are_open(port) || book_find(port_book(port), record->token) != entry) {
+        if (!silent)
+            completion_withdraw(out);
+        result = record_lose(self, record->token, entry, nbytes, outcome);
+        goto end;
+    }
+    struct operation *operation = (struct operation *)PyTuple_GetItem(entry, ENTRY_OPERATION);
+    Py_DECREF(book_remove(port_book(port), record->token)); /* the claim; the caller has it, too */
+    if (!silent)
+        completion_fill((PyObject *)operation, PyTuple_GetItem(entry, ENTRY_KEY), nbytes, outcome);
+    tokens_return(port_tokens(port), token_following(record->token));
+    operation_end(operation, outcome);
+    result = TAKEN;
+end:
+    Py_XDECREF(outcome);
+    Py_XDECREF(value);
+    Py_XDECREF(nbytes);
+    return result;
+}
