@@ -202,6 +202,14 @@ void handle_make_nonblocking(struct handle *handle);
 /* A socket is connected, and neither its end nor urgent data has been seen. */
 void handle_is_connected(struct handle *handle);
 
+/* What a receive tells that did not fill its buffer. */
+enum short_receive {
+    SHORT_UNKNOWN,
+    SHORT_IS_EMPTY,  /* that no more is there */
+    SHORT_IS_NOTHING /* nothing */
+};
+bool handle_short_is_empty(struct handle *handle);
+
 /* handle->uses: a count of those who use fd without the handle's lock, and two
    marks.  Whoever finds USES_CLOSE and a count of 0 closes the descriptor: the
    closing thread, or the last user. */

@@ -330,7 +330,7 @@ void handle_event(portio_port *port, uint64_t event_id, uint32_t events)
     if (handle == NULL)
         return;
     if (events & EVENTS_OF_AN_END)
-        handle->short_is_empty = false;
+        handle->short_receive = SHORT_IS_NOTHING;
     if (events & EVENTS_READ)
         handle->ready[DIRECTION_READ] = true;
     if (events & EVENTS_WRITE)
@@ -427,10 +427,8 @@ void handle_cancel(portio_port *port, struct handle *handle, struct op *op, uint
 
 /* ---- beginning and end ---- */
 
-static bool short_receive_is_empty(const struct handle *handle)
+static bool is_tcp(const struct handle *handle)
 {
-    /* Known of TCP alone: a Unix socket stops short at ancillary data, and
-       others at the borders of their records. */
     if (handle->type != PORTIO_STREAM_SOCKET ||
         (handle->family != AF_INET && handle->family != AF_INET6))
         return false;
@@ -440,10 +438,19 @@ static bool short_receive_is_empty(const struct handle *handle)
            protocol == IPPROTO_TCP;
 }
 
+/* Known of TCP alone: a Unix socket stops short at ancillary data, and others at the borders of
+   their records.  Asked when it is needed first: many connections are silent. */
+bool handle_short_is_empty(struct handle *handle)
+{
+    if (handle->short_receive == SHORT_UNKNOWN)
+        handle->short_receive = is_tcp(handle) ? SHORT_IS_EMPTY : SHORT_IS_NOTHING;
+    return handle->short_receive == SHORT_IS_EMPTY;
+}
+
 void handle_is_connected(struct handle *handle)
 {
     /* An unconnected socket reports EPOLLHUP, which was no end. */
-    handle->short_is_empty = short_receive_is_empty(handle);
+    handle->short_receive = SHORT_UNKNOWN;
 }
 
 /* The epoll set knows a descriptor by its number and its open file.  Both may
@@ -481,7 +488,7 @@ int engine_handle_open(portio_port *port, struct handle *handle)
         bool nowait = epoll_has(engine->features, FEATURE_NOWAIT);
         atomic_store(&handle->nowait[DIRECTION_READ], nowait);
         atomic_store(&handle->nowait[DIRECTION_WRITE], nowait);
-        handle->short_is_empty = short_receive_is_empty(handle);
+        handle->short_receive = SHORT_UNKNOWN;
         error = set_add(engine, handle);
     }
     if (error == 0)

@@ -105,7 +105,7 @@ static enum attempt attempt_receive(struct handle *handle, struct op *op)
     int64_t result = recv(handle->fd, op->buffer, length, flags);
     /* Spares the call that would say EAGAIN (epoll(7), the question of reading
        until EAGAIN): not with flags, which may stop short for other reasons. */
-    if (result > 0 && result < length && handle->short_is_empty && op->argument == 0)
+    if (result > 0 && result < length && op->argument == 0 && handle_short_is_empty(handle))
         handle->ready[DIRECTION_READ] = false;
     return io_settle(op, result);
 }

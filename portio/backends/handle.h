@@ -44,7 +44,7 @@ struct handle {
     uint64_t event_id;       /* what events of this life carry; 0: none may match */
     uint32_t events;         /* asked of the epoll set; 0: it cannot be waited for */
     bool ready[2];           /* the next attempt may succeed */
-    bool short_is_empty;     /* a short receive tells that no more is there */
+    uint8_t short_receive;   /* what it tells (epoll.h) */
     bool unfinished;         /* on the engine's list (the port's lock) … */
     struct handle *next_unfinished;
     struct handle *previous_unfinished;
