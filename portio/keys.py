@@ -139,6 +139,9 @@ class CompletionKey(KeyFields):
         """
         if self._port is not None:
             self._port._check_thread()
+        known = self.handle
+        # It may be the program's code that is asked, and raise: before anything is done.
+        means = known is not None and _still_means(known, self._descriptor, self._identity)
         with registry.lock:
             if self._closed:
                 return
@@ -148,7 +151,7 @@ class CompletionKey(KeyFields):
             if port is None or handle is None:
                 return
             registry.remove(self._descriptor, self)
-        if not _still_means(handle, self._descriptor, self._identity):
+        if not means:
             port._abandon(self._id)
         elif isinstance(handle, socket.socket):
             try:

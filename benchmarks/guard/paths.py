@@ -115,6 +115,52 @@ def receives(backend: str) -> Callable[[], None]:
     return walk
 
 
+def pieces(backend: str) -> Callable[[], None]:
+    """Receives that go on, with a pool."""
+    port = _port(backend)
+    pool = portio.BufferPool(port, 2 * BATCH, SIZE)
+    peers = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for _ in range(BATCH):
+            peers.append(socket.create_connection(listener.getsockname()))
+            port.submit(portio.RecvMultishot(port.associate(listener.accept()[0]), pool))
+    data = b"x" * SIZE
+
+    def walk() -> None:
+        for peer in peers:
+            peer.send(data)
+        _take(port, BATCH)
+
+    return walk
+
+
+def accepts(backend: str) -> Callable[[], None]:
+    """Connections that are accepted, associated and closed."""
+    port = _port(backend)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind("")  # the system chooses a name
+    listener.listen(BATCH)
+    name = listener.getsockname()
+    key = port.associate(listener)
+    operations = [portio.Accept(key) for _ in range(BATCH)]
+
+    def walk() -> None:
+        clients = [socket.socket(socket.AF_UNIX) for _ in range(BATCH)]
+        for client in clients:
+            client.connect(name)
+        for operation in operations:
+            port.submit(operation)
+        count = BATCH
+        while count:
+            for done in port.get_many(256, 0):
+                port.associate(done.result()).close()
+                count -= 1
+        for client in clients:
+            client.close()
+
+    return walk
+
+
 def reads(backend: str) -> Callable[[], None]:
     """Reads of a file that is in memory."""
     port = _port(backend)
@@ -133,7 +179,8 @@ def reads(backend: str) -> Callable[[], None]:
 
 
 PATHS: dict[str, Callable[[str], Callable[[], None]]] = {
-    path.__name__: path for path in (reference, posts, sends, quiet_sends, receives, reads)
+    path.__name__: path
+    for path in (reference, posts, sends, quiet_sends, receives, pieces, accepts, reads)
 }
 
 

@@ -565,8 +565,12 @@ def test_what_interrupts_a_batch_loses_nothing(
     receive, posted = portio.Recv(key, bytearray(8)), object()
     other: portio.Operation[Any] = Settled(0.0)
     if by_rule:  # only the rule takes a turn of an accept
-        outcome_of = Raises(portio.Port._outcome_of)
-        monkeypatch.setattr(portio.Port, "_outcome_of", lambda *all_of: outcome_of(*all_of))
+        raises = Raises(portio.Port._outcome_of)
+
+        def outcome_of(*arguments: Any) -> Any:
+            return raises(*arguments)
+
+        monkeypatch.setattr(portio.Port, "_outcome_of", outcome_of)
         listener = socket.create_server(("127.0.0.1", 0))
         other = portio.Accept(port.associate(listener), multishot=True)
         client = socket.create_connection(listener.getsockname())
