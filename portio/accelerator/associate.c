@@ -79,39 +79,53 @@ static int engine_open(const struct port *port, long long number, portio_handle 
     return refused;
 }
 
-/* The registry's lock is held.  False: nothing has changed, and it is for the rule. */
-static bool handle_enter(PyObject *self, const struct plan *plan)
+/* As `identity_of` in registry.py. */
+static PyObject *identity_make(const portio_handle *opened)
+{
+    if (opened->device == 0) /* no device has this number: the engine does not tell */
+        return Py_NewRef(Py_None);
+    if (opened->family != 0)
+        return PyLong_FromUnsignedLongLong(opened->inode);
+    return Py_BuildValue("(KK)", (unsigned long long)opened->device,
+                         (unsigned long long)opened->inode);
+}
+
+enum association { ASSOCIATED, ASSOCIATED_BY_RULE, ASSOCIATION_FAILED };
+
+/* The registry's lock is held.  Unless it is associated, nothing has changed. */
+static enum association handle_enter(PyObject *self, const struct plan *plan)
 {
     struct port *port = (struct port *)self;
     portio_handle opened = {.id = 0};
     if (port->native == NULL || registry_knows(plan->descriptor) ||
         engine_open(port, plan->number, &opened) != 0)
-        return false;
-    PyObject *identity = NULL;
-    bool entered = false;
-    if (opened.family != 0 && opened.device != 0) { /* a socket; and the system tells which */
-        identity = PyLong_FromUnsignedLongLong(opened.inode);
-        entered = identity != NULL && registry_add(plan->descriptor, identity, plan->entry);
-    }
-    if (entered)
+        return ASSOCIATED_BY_RULE;
+    PyObject *identity = identity_make(&opened);
+    enum association result = ASSOCIATED;
+    if (identity != NULL && registry_add(plan->descriptor, identity, plan->entry)) {
         key_fill((struct key *)plan->key, self, plan, &opened, identity);
-    else
+    } else {
+        result = PyErr_Occurred() != NULL ? ASSOCIATION_FAILED : ASSOCIATED_BY_RULE;
         handle_forget(self, &opened);
+    }
     Py_XDECREF(identity);
-    return entered;
+    return result;
 }
 
-static PyObject *associate_socket(PyObject *self, PyObject *handle, PyObject *data)
+static enum association associate_socket(PyObject *self, PyObject *handle, PyObject *data,
+                                         PyObject **key)
 {
     struct plan plan = {.handle = handle, .data = data};
-    PyObject *key = NULL, *lock;
+    enum association result = ASSOCIATED_BY_RULE;
+    PyObject *lock;
     if (plan_make(&plan) && (lock = registry_lock()) != NULL) {
-        if (handle_enter(self, &plan))
-            key = Py_NewRef(plan.key);
+        result = handle_enter(self, &plan);
         registry_unlock(lock);
     }
+    if (result == ASSOCIATED)
+        *key = Py_NewRef(plan.key);
     plan_drop(&plan);
-    return key;
+    return result;
 }
 
 static bool is_true(PyObject *self, PyObject *name)
@@ -136,8 +150,9 @@ PyObject *port_associate(PyObject *self, PyObject *const *arguments, Py_ssize_t 
     if (usual && count + named == 2)
         data = arguments[1];
     if (usual && !is_true(self, name_of._orphans)) {
-        PyObject *key = associate_socket(self, arguments[0], data);
-        if (key != NULL)
+        PyObject *key = NULL;
+        enum association result = associate_socket(self, arguments[0], data, &key);
+        if (result != ASSOCIATED_BY_RULE)
             return key;
     }
     if (!error_drop())

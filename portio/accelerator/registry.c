@@ -41,13 +41,14 @@ bool registry_knows(PyObject *descriptor)
 bool registry_add(PyObject *descriptor, PyObject *identity, PyObject *entry)
 {
     PyObject *entries = book_get(name_of.entries), *sockets = book_get(name_of.sockets);
-    bool added = false;
-    if (entries == NULL || sockets == NULL || PyDict_Contains(sockets, identity) != 0 ||
+    bool is_socket = PyLong_CheckExact(identity), added = false;
+    if (entries == NULL || sockets == NULL ||
         PyObject_SetAttr(entry, name_of.identity, identity) < 0 ||
-        PyDict_SetItem(sockets, identity, descriptor) < 0)
+        (is_socket && (PyDict_Contains(sockets, identity) != 0 ||
+                       PyDict_SetItem(sockets, identity, descriptor) < 0)))
         goto end;
     added = PyDict_SetItem(entries, descriptor, entry) == 0;
-    if (!added) {
+    if (!added && is_socket) {
         PyObject *kind, *value, *trace;
         PyErr_Fetch(&kind, &value, &trace);
         PyDict_DelItem(sockets, identity);

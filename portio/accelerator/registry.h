@@ -13,8 +13,8 @@ void registry_unlock(PyObject *lock);
 
 /* Whether a descriptor is in the books, or those fail. */
 bool registry_knows(PyObject *descriptor);
-/* Enters a key by its descriptor, and as the socket with this identity.  False: it is a
-   duplicate, or an exception; nothing has changed. */
+/* Enters a key by its descriptor, and by its identity if it is a socket's.  False: it is a
+   duplicate of a socket, or an exception; nothing has changed. */
 bool registry_add(PyObject *descriptor, PyObject *identity, PyObject *entry);
 /* Takes the entry of a descriptor out, if it is `key`'s.  False: it is not, or an exception;
    nothing has changed. */
