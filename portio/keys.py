@@ -11,9 +11,10 @@ handle back to the program, open.  `close` closes it.
 
 Which order protects it.  A descriptor's number may be given out again the moment
 it is closed, in any thread.  `close` therefore first takes the entry out of the
-registry, then the number out of the Python object (`socket.detach`), and only
-then has the engine close it: at no time do two parties believe that the number
-is theirs to close.  A handle that the program has closed itself is not closed
+registry, then the number out of the Python object, in one step that tells whether it
+still was the one that is known, and only then has the engine close it: at no time do
+two parties believe that the number is theirs to close, whatever thread or signal
+handler comes in between.  A handle that the program has closed itself is not closed
 again; its number may belong to somebody else by now.
 """
 
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from portio.port import Port
 
 __all__ = ["AcceptingForm", "CompletionKey", "HandleLike", "HasFileno", "descriptor_of"]
+
+
+#: Takes the number out of a socket: `socket.socket.detach` without its steps in Python.
+_socket_detach = socket.SocketType.detach
 
 
 class HasFileno(Protocol):
@@ -145,31 +150,45 @@ class CompletionKey(KeyFields):
         with registry.lock:
             if self._closed:
                 return
+            port, handle = self._port, self.handle
+            if port is not None and handle is not None:
+                registry.remove(self._descriptor, self)
             self._closed = True
-            port, self._port = self._port, None
-            handle, self.handle = self.handle, None
-            if port is None or handle is None:
-                return
-            registry.remove(self._descriptor, self)
-        if not means:
-            port._abandon(self._id)
-        elif isinstance(handle, socket.socket):
-            try:
-                handle.detach()
-            finally:  # whatever interrupts: from here on the number is ours alone
-                port._close_descriptor(self, socket.close)
-        elif isinstance(handle, Handle):
-            try:
-                handle.surrender()
-            finally:
-                port._close_descriptor(self, Handle.close_descriptor)
-        elif isinstance(handle, int) or not callable(close := getattr(handle, "close", None)):
-            # Where sockets and files are not closed alike, the engine has told them apart.
-            port._close_descriptor(self, socket.close if self._family else system.close)
-        else:
-            # An object of a class that we do not know closes its own number.
-            port._abandon(self._id)
-            close()
+            self._port = self.handle = None
+        if port is None or handle is None:
+            return
+        close: Callable[[int], object] = system.close
+        taken: list[int] = []  # the number, when it is ours alone
+        refused: list[int] = []
+        try:
+            if not means:
+                pass
+            elif isinstance(handle, socket.socket):
+                close = socket.close
+                # In one step of C: no signal and no thread comes between the object and the list.
+                taken += map(_socket_detach, (handle,))
+            elif isinstance(handle, Handle):
+                close = handle.close_descriptor
+                taken, handle._descriptor = [handle._descriptor], -1
+            elif isinstance(handle, int) or not callable(getattr(handle, "close", None)):
+                # Where sockets and files are not closed alike, the engine has told them apart.
+                close = socket.close if self._family else system.close
+                taken = [self._descriptor]
+        finally:
+            if taken == [self._descriptor]:
+                try:
+                    refused += map(port._lib.portio_handle_close, (port._native,), (self._id,))
+                finally:
+                    if refused != [0]:
+                        close(self._descriptor)
+            else:  # somebody else has closed it, or an object of a class that we do not know will
+                port._abandon(self._id)
+        if isinstance(handle, socket.socket):
+            handle.detach()  # it has no number any more; a class of the program's may do more
+        elif means and not taken:
+            getattr(handle, "close")()  # noqa: B009 (a descriptor of a type that has it)
+        if refused and refused[0] not in (0, port._lib.PORTIO_CLOSED):
+            raise port._refusal(refused[0], repr(self))
 
     def __enter__(self) -> Self:
         return self

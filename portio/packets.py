@@ -81,8 +81,8 @@ class PacketQueue(Rescue):
         self._batch = BATCH if self._owner else 1
         self._kept = NOTHING
         self._left = 0
-        #: Tokens of the accepts that closing has dropped.
-        self._dropped_accepts: set[int] = set()
+        #: What settles the accepts that closing has dropped, by their tokens.
+        self._dropped_accepts: dict[int, Any] = {}
         self._open_rescue()
 
     # ---- taking packets ----
@@ -401,7 +401,7 @@ class PacketQueue(Rescue):
         """
         entries = self._pending.copy()
         self._dropped_accepts.update(
-            token for token, entry in entries.items() if isinstance(entry[0], Accept)
+            (token, entry[2]) for token, entry in entries.items() if isinstance(entry[0], Accept)
         )
         for token, entry in entries.items():
             try:
@@ -423,17 +423,18 @@ class PacketQueue(Rescue):
 
     def _close_dropped(self, token: int, nbytes: int, status: int) -> None:
         """Closes the socket of an accept that the closing port has dropped."""
-        try:
-            self._dropped_accepts.remove(token)
-        except KeyError:
+        settle = self._dropped_accepts.pop(token, None)
+        if settle is None or status & ERROR_MASK:
             return
-        if not status & ERROR_MASK:
+        try:
+            # It may have been settled, or half, and then a signal has come.
+            socket.SocketType.detach(settle.socket)
+        finally:
             socket.close(nbytes)
 
     def _lose(self, token: int, completion: Completion[Any]) -> None:
         """The same, when it has become a Python object already."""
-        if token in self._dropped_accepts:
-            self._dropped_accepts.discard(token)
+        if self._dropped_accepts.pop(token, None) is not None:
             outcome = completion._outcome
             if isinstance(outcome, Outcome) and isinstance(outcome.value, socket.socket):
                 outcome.value.close()

@@ -210,7 +210,7 @@ class Port(Submission):
         descriptor = descriptor_of(handle)
         if self._orphans:
             self._carry_out_orphans()
-        key = CompletionKey.__new__(CompletionKey)  # `attach` does what `__init__` would
+        key: CompletionKey | None = None
         opened = self._ffi.new("portio_handle *")
         with registry.lock:
             try:
@@ -220,12 +220,14 @@ class Port(Submission):
                     or (identity := identity_of(opened)) in registry.sockets
                 ):
                     identity = self._open_by_the_books(handle, descriptor, opened)
+                key = CompletionKey.__new__(CompletionKey)  # `attach` does what `__init__` would
                 key.attach(self, handle, data, descriptor, identity, opened)
                 registry.add(descriptor, identity, key)
             except BaseException:
                 if opened.id:
-                    key.detach()
-                    registry.remove(descriptor, key)
+                    if key is not None:
+                        key.detach()
+                        registry.remove(descriptor, key)
                     self._forget(opened.id)
                 raise
         if isinstance(handle, Handle):
@@ -407,23 +409,12 @@ class Port(Submission):
             if orphans and orphans[0] is orphan:  # else a handler was here meanwhile
                 orphans.popleft()
 
-    def _close_descriptor(self, key: CompletionKey, close: Callable[[int], object]) -> None:
-        """Has the engine close the descriptor of `key`; `close` does it if the port is closed."""
-        refused = self._lib.portio_handle_close(self._native, key._id)
-        if refused:
-            self._close_refused(key, refused, close)
-
-    def _close_refused(
-        self, key: CompletionKey, refused: int, close: Callable[[int], object] = socket.close
-    ) -> None:
-        """Closes the descriptor of `key`, which the engine has not closed."""
-        close(key._descriptor)
-        if refused != self._lib.PORTIO_CLOSED:
-            raise self._refusal(refused, repr(key))
-
 
 accelerator.install(Port, "associate")
-accelerator.give(socket.socket, CompletionKey, Outcome, registry, Entry)
+accelerator.give(
+    *(socket.socket, socket.SocketType.detach, socket.close),
+    *(CompletionKey, Outcome, registry, Entry),
+)
 
 
 class Blocking:

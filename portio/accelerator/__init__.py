@@ -235,6 +235,13 @@ def examine(owner: type[OperationFields]) -> None:
             _module.mark(owner)
 
 
+#: What C calls of the engine, in the order of ``_connect``.
+_FUNCTIONS = (
+    *("submit_one", "submit", "get", "renew"),
+    *("handle_open", "handle_close", "handle_release", "handle_abandon"),
+)
+
+
 def connect(
     port: PortFields, native: Native, engine: CData, completions: type[Completion[Any]]
 ) -> None:
@@ -248,12 +255,7 @@ def connect(
                 int(address("uintptr_t", each))
                 for each in (
                     engine,
-                    native.ffi.addressof(functions, "portio_submit_one"),
-                    native.ffi.addressof(functions, "portio_submit"),
-                    native.ffi.addressof(functions, "portio_get"),
-                    native.ffi.addressof(functions, "portio_renew"),
-                    native.ffi.addressof(functions, "portio_handle_open"),
-                    native.ffi.addressof(functions, "portio_handle_close"),
+                    *(native.ffi.addressof(functions, f"portio_{name}") for name in _FUNCTIONS),
                 )
             ),
         )

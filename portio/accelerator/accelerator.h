@@ -127,6 +127,7 @@ typedef int (*get_function)(portio_port *port, portio_completion *records, uint3
 typedef int (*renew_function)(portio_port *port, uint64_t token, int same);
 typedef int (*open_function)(portio_port *port, int64_t handle, portio_handle *out);
 typedef int (*close_function)(portio_port *port, uint64_t id);
+typedef int (*release_function)(portio_port *port, uint64_t id);
 
 struct port {
     PyObject_HEAD
@@ -147,6 +148,7 @@ struct port {
     renew_function renew;
     open_function open;
     close_function close;
+    release_function release, abandon;
 };
 
 extern PyTypeObject *operation_type, *transfer_type, *key_type, *pool_type, *completion_type,
@@ -156,6 +158,7 @@ extern PyObject *array_type;
 /* Classes and objects of Python that C makes or uses; NULL: Python has not given them yet. */
 extern struct given {
     PyTypeObject *socket_class;
+    PyObject *socket_detach, *socket_close; /* in C: no signal handler runs within */
     PyTypeObject *key_class;
     PyObject *outcome_class;
     PyObject *registry, *registry_entry;
@@ -204,6 +207,9 @@ int port_add(PyObject *module);
 /* Calls a method of Python with the arguments of a C one. */
 PyObject *call_rule(PyObject *self, const char *name, PyObject *const *arguments,
                     Py_ssize_t count, PyObject *names);
+
+/* Raises what the engine's refusal means. */
+void refusal_raise(struct port *port, int result);
 
 /* ---- answers.c ---- */
 PyObject *operation_pending(PyObject *self, void *closure);

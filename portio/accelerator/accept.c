@@ -95,6 +95,8 @@ static PyObject *accepting_call(PyObject *object, PyObject *arguments, PyObject 
     PyObject *descriptor, *error;
     if (!PyArg_ParseTuple(arguments, "OO", &descriptor, &error))
         return NULL;
+    if (given.socket_class == NULL)
+        return PyErr_Format(PyExc_RuntimeError, "portio has not been imported");
     int failed = PyObject_IsTrue(error);
     if (failed < 0)
         return NULL;
@@ -119,10 +121,16 @@ PyObject *accepting_settle(PyObject *settle, int64_t number)
     return owned ? Py_NewRef(self->socket) : NULL;
 }
 
+static PyMemberDef accepting_members[] = {
+    {"socket", T_OBJECT_EX, offsetof(struct accepting, socket), READONLY, NULL},
+    {0},
+};
+
 static PyType_Slot accepting_slots[] = {
     {Py_tp_new, accepting_new},           {Py_tp_call, accepting_call},
     {Py_tp_traverse, accepting_traverse}, {Py_tp_clear, accepting_clear},
-    {Py_tp_dealloc, accepting_dealloc},   {0, NULL},
+    {Py_tp_dealloc, accepting_dealloc},   {Py_tp_members, accepting_members},
+    {0, NULL},
 };
 
 static PyType_Spec accepting_spec = {

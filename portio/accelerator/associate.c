@@ -2,9 +2,8 @@
    accepts (port.py has the rule, registry.py the books). */
 #include "registry.h"
 
-/* What is made before anything happens, since a finalizer may run where memory is allocated. */
 struct plan {
-    PyObject *handle, *data;      /* the caller's */
+    PyObject *handle, *data;       /* the caller's */
     PyObject *descriptor, *getter; /* a number, and what gives it at any later time */
     PyObject *key, *entry;
     long long number;
@@ -27,12 +26,17 @@ static bool plan_make(struct plan *plan)
         return false;
     int overflow;
     plan->number = PyLong_AsLongLongAndOverflow(plan->descriptor, &overflow);
-    if (overflow != 0 || plan->number < 0)
-        return false;
+    return overflow == 0 && plan->number >= 0;
+}
+
+/* The key and its place in the registry.  It is made when nothing but memory can be wanting: the
+   end of an empty key would run Python. */
+static bool key_make(struct plan *plan)
+{
     plan->key = PyType_GenericAlloc(given.key_class, 0);
-    if (plan->key == NULL)
-        return false;
-    plan->entry = PyObject_CallFunctionObjArgs(given.registry_entry, plan->key, NULL);
+    plan->entry = plan->key != NULL
+                      ? PyObject_CallFunctionObjArgs(given.registry_entry, plan->key, NULL)
+                      : NULL;
     return plan->entry != NULL;
 }
 
@@ -53,17 +57,12 @@ static void key_fill(struct key *key, PyObject *port, const struct plan *plan,
     key->port = Py_NewRef(port); /* last: with it the handle is the key's to give back */
 }
 
-/* Gives a handle back that nobody has a key of.  An exception stays. */
-static void handle_forget(PyObject *self, const portio_handle *opened)
+/* Gives a handle back that nobody has a key of (`Port._forget`): without Python, where a signal
+   handler might come first. */
+static void handle_forget(const struct port *port, const portio_handle *opened)
 {
-    PyObject *kind, *value, *trace;
-    PyErr_Fetch(&kind, &value, &trace);
-    PyObject *done = PyObject_CallMethod(self, "_forget", "K", (unsigned long long)opened->id);
-    Py_XDECREF(done);
-    if (kind != NULL) {
-        PyErr_Clear();
-        PyErr_Restore(kind, value, trace);
-    }
+    if (port->native != NULL && port->release(port->native, opened->id) == PORTIO_UNSUPPORTED)
+        port->abandon(port->native, opened->id); /* it stays this port's, but open, and nobody's key */
 }
 
 static int engine_open(const struct port *port, long long number, portio_handle *opened)
@@ -93,7 +92,7 @@ static PyObject *identity_make(const portio_handle *opened)
 enum association { ASSOCIATED, ASSOCIATED_BY_RULE, ASSOCIATION_FAILED };
 
 /* The registry's lock is held.  Unless it is associated, nothing has changed. */
-static enum association handle_enter(PyObject *self, const struct plan *plan)
+static enum association handle_enter(PyObject *self, struct plan *plan)
 {
     struct port *port = (struct port *)self;
     portio_handle opened = {.id = 0};
@@ -102,11 +101,12 @@ static enum association handle_enter(PyObject *self, const struct plan *plan)
         return ASSOCIATED_BY_RULE;
     PyObject *identity = identity_make(&opened);
     enum association result = ASSOCIATED;
-    if (identity != NULL && registry_add(plan->descriptor, identity, plan->entry)) {
+    if (identity != NULL && !registry_has_socket(identity) && key_make(plan) &&
+        registry_add(plan->descriptor, identity, plan->entry)) {
         key_fill((struct key *)plan->key, self, plan, &opened, identity);
     } else {
         result = PyErr_Occurred() != NULL ? ASSOCIATION_FAILED : ASSOCIATED_BY_RULE;
-        handle_forget(self, &opened);
+        handle_forget(port, &opened);
     }
     Py_XDECREF(identity);
     return result;

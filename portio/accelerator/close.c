@@ -18,44 +18,81 @@ static bool key_is_usual(struct key *key, struct port **port, PyObject **handle)
 
 /* The registry's lock is held.  False: another thread was faster, or it is for the rule; nothing
    has changed. */
-static bool key_end(struct key *key, PyObject *port, PyObject *handle)
+static bool key_end(struct key *key, struct port *port, PyObject *handle)
 {
-    if (key->closed || key->port != port || key->handle != handle ||
-        !registry_remove(key->descriptor, (PyObject *)key))
+    if (key->closed || key->port != (PyObject *)port || key->handle != handle ||
+        port->native == NULL || !registry_remove(key->descriptor, (PyObject *)key))
         return false;
     key->closed = 1;
     key->port = Py_NewRef(Py_None);
     key->handle = Py_NewRef(Py_None);
-    Py_DECREF(port); /* the caller holds both as well */
+    Py_DECREF((PyObject *)port); /* the caller holds both as well */
     Py_DECREF(handle);
     return true;
 }
 
-/* From here on the number is ours alone; an exception goes on when it is closed. */
-static PyObject *descriptor_close(struct port *port, struct key *key, PyObject *handle)
+/* Takes the number out of the socket.  True: it is the one that we know, and ours alone now.
+
+   No thread and no signal handler comes between the key's end and this; but between the look
+   at the number (key_is_usual) and the end of the key one may have come, and closed the socket,
+   and then the number is another's. */
+static bool number_take(const struct key *key, PyObject *handle)
 {
-    PyObject *kind, *value, *trace;
-    PyObject *detached = PyObject_CallMethodObjArgs(handle, name_of.detach, NULL);
-    PyErr_Fetch(&kind, &value, &trace);
-    Py_XDECREF(detached);
+    PyObject *number = PyObject_CallFunctionObjArgs(given.socket_detach, handle, NULL);
+    bool ours = number != NULL && PyLong_AsLongLong(number) == key->descriptor;
+    Py_XDECREF(number);
+    return ours;
+}
+
+/* Closes the number, whatever the engine says: a refusal is told afterwards. */
+static int number_close(const struct port *port, const struct key *key)
+{
     portio_port *native = port->native;
     close_function close = port->close;
     uint64_t id = key->id;
-    int refused = PORTIO_CLOSED;
-    if (native != NULL) {
-        Py_BEGIN_ALLOW_THREADS /* it may take as long as SO_LINGER says */
-        refused = close(native, id);
-        Py_END_ALLOW_THREADS
+    int refused;
+    Py_BEGIN_ALLOW_THREADS /* it may take as long as SO_LINGER says */
+    refused = close(native, id);
+    Py_END_ALLOW_THREADS
+    if (refused != 0) {
+        PyObject *number = PyLong_FromLongLong(key->descriptor);
+        PyObject *done = number != NULL
+                             ? PyObject_CallFunctionObjArgs(given.socket_close, number, NULL)
+                             : NULL;
+        Py_XDECREF(done);
+        Py_XDECREF(number);
     }
-    PyObject *done = refused == 0 ? Py_NewRef(Py_None)
-                                  : PyObject_CallMethod((PyObject *)port, "_close_refused", "Oi",
-                                                        (PyObject *)key, refused);
-    if (kind == NULL)
-        return done;
-    Py_XDECREF(done);
-    PyErr_Clear();
-    PyErr_Restore(kind, value, trace);
-    return NULL;
+    return refused == PORTIO_CLOSED ? 0 : refused;
+}
+
+/* The number is another's by now, and not to be closed: ends the operations. */
+static void number_abandon(const struct port *port, const struct key *key)
+{
+    portio_port *native = port->native;
+    release_function abandon = port->abandon;
+    uint64_t id = key->id;
+    Py_BEGIN_ALLOW_THREADS
+    abandon(native, id);
+    Py_END_ALLOW_THREADS
+}
+
+static PyObject *handle_end(struct port *port, struct key *key, PyObject *handle, bool ours)
+{
+    int refused = 0;
+    if (ours)
+        refused = number_close(port, key);
+    else
+        number_abandon(port, key);
+    if (PyErr_Occurred() == NULL && refused != 0)
+        refusal_raise(port, refused);
+    if (PyErr_Occurred() != NULL)
+        return NULL;
+    /* It has no number any more; a class of the program's may do more. */
+    PyObject *done = PyObject_CallMethodObjArgs(handle, name_of.detach, NULL);
+    if (done == NULL)
+        return NULL;
+    Py_DECREF(done);
+    Py_RETURN_NONE;
 }
 
 PyObject *key_close(PyObject *self, PyObject *nothing)
@@ -64,13 +101,14 @@ PyObject *key_close(PyObject *self, PyObject *nothing)
     struct key *key = (struct key *)self;
     struct port *port = NULL;
     PyObject *handle = NULL, *lock = NULL, *result = NULL;
-    bool ended = false;
+    bool ended = false, ours = false;
     if (key_is_usual(key, &port, &handle) && (lock = registry_lock()) != NULL) {
-        ended = key_end(key, (PyObject *)port, handle);
+        ended = key_end(key, port, handle);
+        ours = ended && number_take(key, handle);
         registry_unlock(lock);
     }
     if (ended)
-        result = descriptor_close(port, key, handle);
+        result = handle_end(port, key, handle, ours);
     else if (error_drop())
         result = call_rule(self, "_close_by_rule", NULL, 0, NULL);
     Py_XDECREF(handle);

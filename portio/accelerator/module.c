@@ -95,18 +95,21 @@ static PyObject *mark(PyObject *module, PyObject *class)
     Py_RETURN_NONE;
 }
 
-/* give(socket, key, outcome, registry, entry) */
+/* give(socket, detach, close, key, outcome, registry, entry) */
 static PyObject *give(PyObject *module, PyObject *arguments)
 {
     (void)module;
-    PyObject *socket, *key, *outcome, *registry, *entry;
-    if (!PyArg_ParseTuple(arguments, "O!O!O!OO!", &PyType_Type, &socket, &PyType_Type, &key,
+    PyObject *socket, *detach, *close, *key, *outcome, *registry, *entry;
+    if (!PyArg_ParseTuple(arguments, "O!OOO!O!OO!", &PyType_Type, &socket, &detach, &close,
+                          &PyType_Type, &key,
                           &PyType_Type, &outcome, &registry, &PyType_Type, &entry))
         return NULL;
     if (!is_for((PyTypeObject *)key, key_type) || !is_for((PyTypeObject *)outcome, outcome_type))
         return NULL;
     given = (struct given){ /* once, and for good */
         .socket_class = (PyTypeObject *)Py_NewRef(socket),
+        .socket_detach = Py_NewRef(detach),
+        .socket_close = Py_NewRef(close),
         .key_class = (PyTypeObject *)Py_NewRef(key),
         .outcome_class = Py_NewRef(outcome),
         .registry = Py_NewRef(registry),

@@ -33,13 +33,15 @@ static bool record_settle(const portio_completion *record, PyObject *settle, PyO
     Py_XDECREF(error);
     if (settled == NULL)
         return false;
-    if (PyTuple_CheckExact(settled) && PyTuple_Size(settled) == 2) {
-        *nbytes = Py_NewRef(PyTuple_GetItem(settled, 0));
-        *value = Py_NewRef(PyTuple_GetItem(settled, 1));
-    } else {
-        PyErr_SetString(PyExc_TypeError, "settling gives a pair");
-    }
+    PyObject *pair = PySequence_Tuple(settled);
     Py_DECREF(settled);
+    if (pair != NULL && PyTuple_Size(pair) == 2) {
+        *nbytes = Py_NewRef(PyTuple_GetItem(pair, 0));
+        *value = Py_NewRef(PyTuple_GetItem(pair, 1));
+    } else if (pair != NULL) {
+        PyErr_SetString(PyExc_ValueError, "settling gives a pair");
+    }
+    Py_XDECREF(pair);
     return *value != NULL;
 }
 

@@ -28,15 +28,16 @@ static void port_dealloc(PyObject *self)
     object_free(self);
 }
 
-/* The class of completions, and the engine's port and six of its functions, as
+/* The class of completions, and the engine's port and eight of its functions, as
    addresses. */
 static PyObject *port_connect(PyObject *self, PyObject *arguments)
 {
     struct port *port = (struct port *)self;
-    unsigned long long native, submit_one, submit, get, renew, open, close;
+    unsigned long long native, submit_one, submit, get, renew, open, close, release,
+        abandon;
     PyObject *class;
-    if (!PyArg_ParseTuple(arguments, "O!KKKKKKK", &PyType_Type, &class, &native, &submit_one,
-                          &submit, &get, &renew, &open, &close))
+    if (!PyArg_ParseTuple(arguments, "O!KKKKKKKKK", &PyType_Type, &class, &native, &submit_one,
+                          &submit, &get, &renew, &open, &close, &release, &abandon))
         return NULL;
     if (!PyType_IsSubtype((PyTypeObject *)class, completion_type))
         return PyErr_Format(PyExc_TypeError, "%R is no class of completions", class);
@@ -49,6 +50,8 @@ static PyObject *port_connect(PyObject *self, PyObject *arguments)
     port->renew = (renew_function)(uintptr_t)renew;
     port->open = (open_function)(uintptr_t)open;
     port->close = (close_function)(uintptr_t)close;
+    port->release = (release_function)(uintptr_t)release;
+    port->abandon = (release_function)(uintptr_t)abandon;
     port->native = (portio_port *)(uintptr_t)native;
     Py_RETURN_NONE;
 }
@@ -59,6 +62,15 @@ static PyObject *port_disconnect(PyObject *self, PyObject *nothing)
     (void)nothing;
     ((struct port *)self)->native = NULL;
     Py_RETURN_NONE;
+}
+
+void refusal_raise(struct port *port, int result)
+{
+    PyObject *error = PyObject_CallMethod((PyObject *)port, "_refusal", "i", result);
+    if (error != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+        Py_DECREF(error);
+    }
 }
 
 bool error_drop(void)

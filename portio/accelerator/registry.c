@@ -38,14 +38,23 @@ bool registry_knows(PyObject *descriptor)
     return knows;
 }
 
+bool registry_has_socket(PyObject *identity)
+{
+    if (!PyLong_CheckExact(identity))
+        return false;
+    PyObject *sockets = book_get(name_of.sockets);
+    bool has = sockets == NULL || PyDict_Contains(sockets, identity) != 0;
+    Py_XDECREF(sockets);
+    return has;
+}
+
 bool registry_add(PyObject *descriptor, PyObject *identity, PyObject *entry)
 {
     PyObject *entries = book_get(name_of.entries), *sockets = book_get(name_of.sockets);
     bool is_socket = PyLong_CheckExact(identity), added = false;
     if (entries == NULL || sockets == NULL ||
         PyObject_SetAttr(entry, name_of.identity, identity) < 0 ||
-        (is_socket && (PyDict_Contains(sockets, identity) != 0 ||
-                       PyDict_SetItem(sockets, identity, descriptor) < 0)))
+        (is_socket && PyDict_SetItem(sockets, identity, descriptor) < 0))
         goto end;
     added = PyDict_SetItem(entries, descriptor, entry) == 0;
     if (!added && is_socket) {

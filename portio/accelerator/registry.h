@@ -13,8 +13,10 @@ void registry_unlock(PyObject *lock);
 
 /* Whether a descriptor is in the books, or those fail. */
 bool registry_knows(PyObject *descriptor);
-/* Enters a key by its descriptor, and by its identity if it is a socket's.  False: it is a
-   duplicate of a socket, or an exception; nothing has changed. */
+/* Whether a socket with this identity is in the books, or those fail. */
+bool registry_has_socket(PyObject *identity);
+/* Enters a key by its descriptor, and by its identity if it is a socket's.  Neither
+   is in the books.  False: an exception; nothing has changed. */
 bool registry_add(PyObject *descriptor, PyObject *identity, PyObject *entry);
 /* Takes the entry of a descriptor out, if it is `key`'s.  False: it is not, or an exception;
    nothing has changed. */

@@ -55,15 +55,12 @@ static PyObject *start_by_rule(struct port *port, const char *name, PyObject *co
 
 enum start { START_BY_RULE, STARTED, STARTED_AND_ENDED, START_FAILED };
 
-static enum start refusal_raise(struct port *port, int result)
+static enum start start_refused(struct port *port, int result)
 {
-    PyObject *error = PyObject_CallMethod((PyObject *)port, "_refusal", "i", result);
-    if (error != NULL) {
-        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
-        Py_DECREF(error);
-    }
+    refusal_raise(port, result);
     return START_FAILED;
 }
+
 
 /* Why there is no claim.  What asking the handle has raised goes on, in the words of the
    rule; what a check of ours was told, that a sequence is no buffer for one, is for the
@@ -76,7 +73,8 @@ static enum start not_claimed(PyObject *self, const struct draft *draft)
     if (!draft->failed) {
         if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError) &&
             !PyErr_ExceptionMatches(PyExc_BufferError) &&
-            !PyErr_ExceptionMatches(PyExc_OverflowError))
+            !PyErr_ExceptionMatches(PyExc_OverflowError) &&
+            !PyErr_ExceptionMatches(PyExc_AttributeError))
             return START_FAILED;
         PyErr_Clear();
         return START_BY_RULE;
@@ -129,7 +127,7 @@ static enum start start_quiet(struct port *port, struct draft *draft, int mode, 
         return STARTED;
     }
     if (result < 0)
-        return refusal_raise(port, result);
+        return start_refused(port, result);
     draft_pass(port, draft);
     struct operation *operation = draft->operation;
     PyObject *before = operation->outcome;
@@ -151,7 +149,7 @@ static enum start start_claimed(struct port *port, struct draft *draft, int mode
     }
     if (result < 0) {
         draft_undo(port, draft);
-        return refusal_raise(port, result);
+        return start_refused(port, result);
     }
     return STARTED;
 }
@@ -234,7 +232,7 @@ static enum start start_many(struct port *port, PyObject *const *operations, Py_
         while (claimed > 0)
             draft_undo(port, &drafts[--claimed]);
     if (result < 0)
-        start = refusal_raise(port, result);
+        start = start_refused(port, result);
 end:
     while (made > 0)
         draft_drop(&drafts[--made]);

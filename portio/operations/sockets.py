@@ -11,7 +11,6 @@ submission, which may be in another thread and more than once.
 from __future__ import annotations
 
 import socket
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from portio import addresses
@@ -420,26 +419,31 @@ class SendFile(ExtendedOperation[int]):
 def _accepting(key: CompletionKey) -> Settle:
     """How to settle an accept: with a socket that can not be lost.
 
-    The object exists from the submission on.  If a signal interrupts the port
-    right after it got its descriptor, it is not collected, and its connection not closed;
-    it is settled again, and storing the same descriptor does no harm.
+    The object exists from the submission on, as the `socket` of what settles.  If a
+    signal interrupts the port right after it got its descriptor, it is not collected, and
+    its connection not closed; it is settled again, and storing the same descriptor does no
+    harm.
     """
-    form = key.accepting_form()
-    if Accepting is not None:  # the same in C
-        settle: Settle = Accepting(form)
-        return settle
-    return partial(_settle_accept, form[0].__new__(form[0]), form)
+    settle: Settle = (Accepting or _Accepting)(key.accepting_form())  # in C, if possible
+    return settle
 
 
-def _settle_accept(
-    accepted: socket.socket, form: AcceptingForm, nbytes: int, error: int
-) -> tuple[int, socket.socket | None]:
-    """The record's nbytes are the descriptor."""
-    if error:
-        return 0, None
-    _, family, kind, protocol = form
-    socket.socket.__init__(accepted, family, kind, protocol, nbytes)
-    return 0, accepted
+class _Accepting:
+    """Settles an accept."""
+
+    __slots__ = ("_form", "socket")
+
+    def __init__(self, form: AcceptingForm) -> None:
+        self._form = form
+        self.socket = form[0].__new__(form[0])
+
+    def __call__(self, nbytes: int, error: int) -> tuple[int, socket.socket | None]:
+        """The record's nbytes are the descriptor."""
+        if error:
+            return 0, None
+        _, family, kind, protocol = self._form
+        socket.socket.__init__(self.socket, family, kind, protocol, nbytes)
+        return 0, self.socket
 
 
 class _Sender:

@@ -223,12 +223,14 @@ def test_a_socket_that_raises(
     assert keys_of(port) == [listener]
 
 
+@pytest.mark.parametrize("early", [False, True], ids=["after", "before"])
 def test_a_socket_that_raises_when_it_gives_up_its_number(
-    port: portio.Port, listener: portio.CompletionKey
+    port: portio.Port, listener: portio.CompletionKey, early: bool
 ) -> None:
     class Socket(socket.socket):
         def detach(self) -> int:
-            super().detach()
+            if not early:
+                super().detach()
             raise KeyboardInterrupt
 
     ours = Socket()
@@ -241,8 +243,86 @@ def test_a_socket_that_raises_when_it_gives_up_its_number(
         with pytest.raises(KeyboardInterrupt):
             key.close()
         assert key.closed
-        assert peer.recv(1) == b""  # it is closed all the same
+        assert peer.recv(1) == b""  # it is closed all the same, and once
+        assert ours.fileno() == -1
     assert keys_of(port) == [listener]
+
+
+def test_a_number_that_is_anothers_by_now(port: portio.Port) -> None:
+    """The program closes the socket while its key waits for the registry."""
+    asked = threading.Semaphore(0)
+
+    class Socket(socket.socket):
+        def fileno(self) -> int:
+            number = super().fileno()
+            asked.release()
+            return number
+
+    ours = Socket()
+    key = port.associate(ours)
+    while asked.acquire(blocking=False):
+        pass
+    number = ours.fileno()
+    assert asked.acquire(blocking=False)
+    thread = threading.Thread(target=key.close)
+    with registry.lock:
+        thread.start()
+        for _ in range(1 + accelerator.ACCELERATED):  # C asks, and then the rule
+            assert asked.acquire(timeout=LIMIT)
+        ours.close()
+        others = [socket.socket()]
+        while others[-1].fileno() != number and len(others) < ROUNDS:
+            others.append(socket.socket())
+    thread.join(LIMIT)
+    assert not thread.is_alive()
+    for other in others:
+        with other:
+            other.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)  # it is open
+
+
+@needs_c
+def test_a_duplicate_is_given_back_in_c(port: portio.Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python code, where a signal handler may come first, has no part in it."""
+    monkeypatch.setattr(portio.Port, "_forget", refuse)
+    monkeypatch.setattr(portio.Port, "_open_by_the_books", refuse)
+    with socket.socket() as ours, ours.dup() as copy, port.associate(ours):
+        with pytest.raises(AssertionError):  # the rule's turn
+            port.associate(copy)
+        assert len(keys_of(port)) == 1
+
+
+def test_a_port_that_closes_with_a_socket_half_made(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The object has its number, and the record waits to be taken again."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = portio.Port(backend=backend)
+        listener = port.associate(server)
+        accept = portio.Accept(listener)
+        with connect(listener) as peer:
+            port.submit(accept)
+            with monkeypatch.context() as patched:
+                patched.setattr(socket.socket, "__init__", Interrupt(socket.socket.__init__))
+                with pytest.raises(KeyboardInterrupt):
+                    port.get()
+            close = socket.close
+            others = []
+
+            def close_and_reuse(number: int) -> None:
+                close(number)
+                others.append(socket.socket())
+
+            monkeypatch.setattr(socket, "close", close_and_reuse)
+            port.close()
+            monkeypatch.undo()
+            peer.settimeout(LIMIT)
+            assert peer.recv(1) == b""
+            del accept, port
+            gc.collect()
+            (other,) = others
+            with other:
+                other.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)  # it is open
+        del listener
 
 
 def test_a_socket_that_closes_its_key_as_that_is_closed(port: portio.Port) -> None:
