@@ -1,3 +1,5 @@
+/* The registry's books from C: the dicts and the weak references are Python's own, and so is the
+   lock, which is never waited for here: whoever finds it taken leaves all to the rule. */
 #include "registry.h"
 
 PyObject *registry_lock(void)
