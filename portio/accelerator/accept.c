@@ -39,7 +39,7 @@ static PyObject *accepting_of(PyObject *form)
         !PyType_Check(PyTuple_GetItem(form, 0)))
         return PyErr_Format(PyExc_TypeError, "%R is no form of accepted sockets", form);
     PyTypeObject *class = (PyTypeObject *)PyTuple_GetItem(form, 0);
-    newfunc make = (newfunc)PyType_GetSlot(class, Py_tp_new);
+    newfunc make = (newfunc)(uintptr_t)PyType_GetSlot(class, Py_tp_new);
     PyObject *nothing = PyTuple_New(0);
     PyObject *socket = make != NULL && nothing != NULL ? make(class, nothing, NULL) : NULL;
     Py_XDECREF(nothing);
