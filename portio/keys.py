@@ -159,6 +159,7 @@ class CompletionKey(KeyFields):
             return
         close: Callable[[int], object] = system.close
         taken: list[int] = []  # the number, when it is ours alone
+        theirs: Callable[[], object] | None = None  # how an object of another class closes it
         refused: list[int] = []
         try:
             if not means:
@@ -170,7 +171,8 @@ class CompletionKey(KeyFields):
             elif isinstance(handle, Handle):
                 close = handle.close_descriptor
                 taken, handle._descriptor = [handle._descriptor], -1
-            elif isinstance(handle, int) or not callable(getattr(handle, "close", None)):
+            elif isinstance(handle, int) or not callable(theirs := getattr(handle, "close", None)):
+                theirs = None
                 # Where sockets and files are not closed alike, the engine has told them apart.
                 close = socket.close if self._family else system.close
                 taken = [self._descriptor]
@@ -181,12 +183,12 @@ class CompletionKey(KeyFields):
                 finally:
                     if refused != [0]:
                         close(self._descriptor)
-            else:  # somebody else has closed it, or an object of a class that we do not know will
+            else:  # somebody else has closed it, or `theirs` will
                 port._abandon(self._id)
         if isinstance(handle, socket.socket):
             handle.detach()  # it has no number any more; a class of the program's may do more
-        elif means and not taken:
-            getattr(handle, "close")()  # noqa: B009 (a descriptor of a type that has it)
+        elif theirs is not None:
+            theirs()
         if refused and refused[0] not in (0, port._lib.PORTIO_CLOSED):
             raise port._refusal(refused[0], repr(self))
 

@@ -13,7 +13,7 @@ The extension `_accelerator` does the same steps in C, for the usual case:
 
 The rule is Python.  Each method of C stands for one of Python (`install`), has its text,
 follows the same order of steps, keeps the same books, and calls it for everything that
-is not usual, errors included.  It works on the same objects: the classes below are the
+is not usual, misuse included.  It works on the same objects: the classes below are the
 ground of operations, keys, completions and ports, whose fields C reaches without asking.
 So either form can take up what the other has begun.
 

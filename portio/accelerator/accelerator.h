@@ -126,8 +126,7 @@ typedef int (*get_function)(portio_port *port, portio_completion *records, uint3
 
 typedef int (*renew_function)(portio_port *port, uint64_t token, int same);
 typedef int (*open_function)(portio_port *port, int64_t handle, portio_handle *out);
-typedef int (*close_function)(portio_port *port, uint64_t id);
-typedef int (*release_function)(portio_port *port, uint64_t id);
+typedef int (*handle_function)(portio_port *port, uint64_t id);
 
 struct port {
     PyObject_HEAD
@@ -147,8 +146,7 @@ struct port {
     get_function get;
     renew_function renew;
     open_function open;
-    close_function close;
-    release_function release, abandon;
+    handle_function close, release, abandon;
 };
 
 extern PyTypeObject *operation_type, *transfer_type, *key_type, *pool_type, *completion_type,

@@ -91,18 +91,19 @@ static PyObject *identity_make(const portio_handle *opened)
 
 enum association { ASSOCIATED, ASSOCIATED_BY_RULE, ASSOCIATION_FAILED };
 
-/* The registry's lock is held.  Unless it is associated, nothing has changed. */
-static enum association handle_enter(PyObject *self, struct plan *plan)
+/* Unless it is associated, nothing has changed. */
+static enum association handle_enter(PyObject *self, struct plan *plan,
+                                     const struct registry *registry)
 {
     struct port *port = (struct port *)self;
     portio_handle opened = {.id = 0};
-    if (port->native == NULL || registry_knows(plan->descriptor) ||
+    if (port->native == NULL || registry_has(registry->entries, plan->descriptor) ||
         engine_open(port, plan->number, &opened) != 0)
         return ASSOCIATED_BY_RULE;
     PyObject *identity = identity_make(&opened);
     enum association result = ASSOCIATED;
-    if (identity != NULL && !registry_has_socket(identity) && key_make(plan) &&
-        registry_add(plan->descriptor, identity, plan->entry)) {
+    if (identity != NULL && !registry_has(registry->sockets, identity) && key_make(plan) &&
+        registry_add(registry, plan->descriptor, identity, plan->entry)) {
         key_fill((struct key *)plan->key, self, plan, &opened, identity);
     } else {
         result = PyErr_Occurred() != NULL ? ASSOCIATION_FAILED : ASSOCIATED_BY_RULE;
@@ -117,10 +118,10 @@ static enum association associate_socket(PyObject *self, PyObject *handle, PyObj
 {
     struct plan plan = {.handle = handle, .data = data};
     enum association result = ASSOCIATED_BY_RULE;
-    PyObject *lock;
-    if (plan_make(&plan) && (lock = registry_lock()) != NULL) {
-        result = handle_enter(self, &plan);
-        registry_unlock(lock);
+    struct registry registry;
+    if (plan_make(&plan) && registry_open(&registry)) {
+        result = handle_enter(self, &plan, &registry);
+        registry_close(&registry);
     }
     if (result == ASSOCIATED)
         *key = Py_NewRef(plan.key);

@@ -16,12 +16,13 @@ static bool key_is_usual(struct key *key, struct port **port, PyObject **handle)
            key_ask(key, &number) && number == key->descriptor;
 }
 
-/* The registry's lock is held.  False: another thread was faster, or it is for the rule; nothing
+/* False: another thread was faster, or it is for the rule; nothing
    has changed. */
-static bool key_end(struct key *key, struct port *port, PyObject *handle)
+static bool key_end(struct key *key, struct port *port, PyObject *handle,
+                    const struct registry *registry)
 {
     if (key->closed || key->port != (PyObject *)port || key->handle != handle ||
-        port->native == NULL || !registry_remove(key->descriptor, (PyObject *)key))
+        port->native == NULL || !registry_remove(registry, key->descriptor, (PyObject *)key))
         return false;
     key->closed = 1;
     key->port = Py_NewRef(Py_None);
@@ -48,7 +49,7 @@ static bool number_take(const struct key *key, PyObject *handle)
 static int number_close(const struct port *port, const struct key *key)
 {
     portio_port *native = port->native;
-    close_function close = port->close;
+    handle_function close = port->close;
     uint64_t id = key->id;
     int refused;
     Py_BEGIN_ALLOW_THREADS /* it may take as long as SO_LINGER says */
@@ -69,7 +70,7 @@ static int number_close(const struct port *port, const struct key *key)
 static void number_abandon(const struct port *port, const struct key *key)
 {
     portio_port *native = port->native;
-    release_function abandon = port->abandon;
+    handle_function abandon = port->abandon;
     uint64_t id = key->id;
     Py_BEGIN_ALLOW_THREADS
     abandon(native, id);
@@ -100,12 +101,13 @@ PyObject *key_close(PyObject *self, PyObject *nothing)
     (void)nothing;
     struct key *key = (struct key *)self;
     struct port *port = NULL;
-    PyObject *handle = NULL, *lock = NULL, *result = NULL;
+    PyObject *handle = NULL, *result = NULL;
+    struct registry registry;
     bool ended = false, ours = false;
-    if (key_is_usual(key, &port, &handle) && (lock = registry_lock()) != NULL) {
-        ended = key_end(key, port, handle);
+    if (key_is_usual(key, &port, &handle) && registry_open(&registry)) {
+        ended = key_end(key, port, handle, &registry);
         ours = ended && number_take(key, handle);
-        registry_unlock(lock);
+        registry_close(&registry);
     }
     if (ended)
         result = handle_end(port, key, handle, ours);

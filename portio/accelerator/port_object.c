@@ -49,9 +49,9 @@ static PyObject *port_connect(PyObject *self, PyObject *arguments)
     port->get = (get_function)(uintptr_t)get;
     port->renew = (renew_function)(uintptr_t)renew;
     port->open = (open_function)(uintptr_t)open;
-    port->close = (close_function)(uintptr_t)close;
-    port->release = (release_function)(uintptr_t)release;
-    port->abandon = (release_function)(uintptr_t)abandon;
+    port->close = (handle_function)(uintptr_t)close;
+    port->release = (handle_function)(uintptr_t)release;
+    port->abandon = (handle_function)(uintptr_t)abandon;
     port->native = (portio_port *)(uintptr_t)native;
     Py_RETURN_NONE;
 }

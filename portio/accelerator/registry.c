@@ -2,28 +2,14 @@
    lock, which is never waited for here: whoever finds it taken leaves all to the rule. */
 #include "registry.h"
 
-PyObject *registry_lock(void)
+static void registry_drop(struct registry *registry)
 {
-    PyObject *lock = PyObject_GetAttr(given.registry, name_of.lock);
-    PyObject *taken =
-        lock != NULL ? PyObject_CallMethodObjArgs(lock, name_of.acquire, Py_False, NULL) : NULL;
-    if (taken != Py_True)
-        Py_CLEAR(lock);
-    Py_XDECREF(taken);
-    return lock;
+    Py_XDECREF(registry->sockets);
+    Py_XDECREF(registry->entries);
+    Py_XDECREF(registry->lock);
 }
 
-void registry_unlock(PyObject *lock)
-{
-    PyObject *kind, *value, *trace;
-    PyErr_Fetch(&kind, &value, &trace);
-    Py_XDECREF(PyObject_CallMethodObjArgs(lock, name_of.release, NULL));
-    Py_DECREF(lock);
-    if (kind != NULL)
-        PyErr_Restore(kind, value, trace);
-}
-
-/* Another in a forked child. */
+/* All of it is new in a forked child, so it is asked for each time. */
 static PyObject *book_get(PyObject *name)
 {
     PyObject *book = PyObject_GetAttr(given.registry, name);
@@ -32,43 +18,53 @@ static PyObject *book_get(PyObject *name)
     return book;
 }
 
-bool registry_knows(PyObject *descriptor)
+bool registry_open(struct registry *registry)
 {
-    PyObject *entries = book_get(name_of.entries);
-    bool knows = entries == NULL || PyDict_Contains(entries, descriptor) != 0;
-    Py_XDECREF(entries);
-    return knows;
+    *registry = (struct registry){
+        .lock = PyObject_GetAttr(given.registry, name_of.lock),
+        .entries = book_get(name_of.entries),
+        .sockets = book_get(name_of.sockets),
+    };
+    PyObject *taken = NULL;
+    if (registry->lock != NULL && registry->entries != NULL && registry->sockets != NULL)
+        taken = PyObject_CallMethodObjArgs(registry->lock, name_of.acquire, Py_False, NULL);
+    Py_XDECREF(taken); /* True and False live for ever */
+    if (taken != Py_True)
+        registry_drop(registry);
+    return taken == Py_True;
 }
 
-bool registry_has_socket(PyObject *identity)
+void registry_close(struct registry *registry)
 {
-    if (!PyLong_CheckExact(identity))
+    PyObject *kind, *value, *trace;
+    PyErr_Fetch(&kind, &value, &trace);
+    Py_XDECREF(PyObject_CallMethodObjArgs(registry->lock, name_of.release, NULL));
+    registry_drop(registry);
+    if (kind != NULL)
+        PyErr_Restore(kind, value, trace);
+}
+
+bool registry_has(PyObject *book, PyObject *what)
+{
+    return PyDict_Contains(book, what) != 0;
+}
+
+bool registry_add(const struct registry *registry, PyObject *descriptor, PyObject *identity,
+                  PyObject *entry)
+{
+    bool is_socket = PyLong_CheckExact(identity);
+    if (PyObject_SetAttr(entry, name_of.identity, identity) < 0 ||
+        (is_socket && PyDict_SetItem(registry->sockets, identity, descriptor) < 0))
         return false;
-    PyObject *sockets = book_get(name_of.sockets);
-    bool has = sockets == NULL || PyDict_Contains(sockets, identity) != 0;
-    Py_XDECREF(sockets);
-    return has;
-}
-
-bool registry_add(PyObject *descriptor, PyObject *identity, PyObject *entry)
-{
-    PyObject *entries = book_get(name_of.entries), *sockets = book_get(name_of.sockets);
-    bool is_socket = PyLong_CheckExact(identity), added = false;
-    if (entries == NULL || sockets == NULL ||
-        PyObject_SetAttr(entry, name_of.identity, identity) < 0 ||
-        (is_socket && PyDict_SetItem(sockets, identity, descriptor) < 0))
-        goto end;
-    added = PyDict_SetItem(entries, descriptor, entry) == 0;
-    if (!added && is_socket) {
+    if (PyDict_SetItem(registry->entries, descriptor, entry) == 0)
+        return true;
+    if (is_socket) {
         PyObject *kind, *value, *trace;
         PyErr_Fetch(&kind, &value, &trace);
-        PyDict_DelItem(sockets, identity);
+        PyDict_DelItem(registry->sockets, identity);
         PyErr_Restore(kind, value, trace);
     }
-end:
-    Py_XDECREF(sockets);
-    Py_XDECREF(entries);
-    return added;
+    return false;
 }
 
 /* Whether a weak reference is to `key`. */
@@ -79,27 +75,24 @@ static bool entry_is_of(PyObject *entry, PyObject *key)
     return found == key;
 }
 
-bool registry_remove(long long number, PyObject *key)
+bool registry_remove(const struct registry *registry, long long number, PyObject *key)
 {
-    PyObject *entries = book_get(name_of.entries), *sockets = book_get(name_of.sockets);
     PyObject *descriptor = PyLong_FromLongLong(number), *identity = NULL;
     bool removed = false;
-    if (entries == NULL || sockets == NULL || descriptor == NULL)
-        goto end;
-    PyObject *entry = PyDict_GetItemWithError(entries, descriptor);
+    if (descriptor == NULL)
+        return false;
+    PyObject *entry = PyDict_GetItemWithError(registry->entries, descriptor);
     if (entry == NULL || !entry_is_of(entry, key))
         goto end;
     identity = PyObject_GetAttr(entry, name_of.identity);
-    if (identity == NULL || PyDict_DelItem(entries, descriptor) < 0)
+    if (identity == NULL || PyDict_DelItem(registry->entries, descriptor) < 0)
         goto end;
     removed = true;
-    PyObject *known = PyDict_GetItemWithError(sockets, identity);
+    PyObject *known = PyDict_GetItemWithError(registry->sockets, identity);
     if (known != NULL && PyObject_RichCompareBool(known, descriptor, Py_EQ) == 1)
-        PyDict_DelItem(sockets, identity);
+        PyDict_DelItem(registry->sockets, identity);
 end:
     Py_XDECREF(identity);
-    Py_XDECREF(descriptor);
-    Py_XDECREF(sockets);
-    Py_XDECREF(entries);
+    Py_DECREF(descriptor);
     return removed;
 }

@@ -4,22 +4,26 @@
 
 #include "accelerator.h"
 
-/* Takes the lock, if nobody else has it: the lock, or NULL, perhaps with an exception. */
-PyObject *registry_lock(void);
-/* Gives it back, and the reference to it.  An exception stays. */
-void registry_unlock(PyObject *lock);
+/* Its lock, held, and its books. */
+struct registry {
+    PyObject *lock;
+    PyObject *entries; /* dict: weak references to keys, by descriptor */
+    PyObject *sockets; /* dict: descriptors, by the identity of the socket */
+};
 
-/* These need the lock. */
+/* Takes the lock, if nobody else has it.  False: nothing is held; perhaps an exception. */
+bool registry_open(struct registry *registry);
+/* Gives everything back.  An exception stays. */
+void registry_close(struct registry *registry);
 
-/* Whether a descriptor is in the books, or those fail. */
-bool registry_knows(PyObject *descriptor);
-/* Whether a socket with this identity is in the books, or those fail. */
-bool registry_has_socket(PyObject *identity);
+/* Whether one of its books has this, or fails. */
+bool registry_has(PyObject *book, PyObject *what);
 /* Enters a key by its descriptor, and by its identity if it is a socket's.  Neither
    is in the books.  False: an exception; nothing has changed. */
-bool registry_add(PyObject *descriptor, PyObject *identity, PyObject *entry);
+bool registry_add(const struct registry *registry, PyObject *descriptor, PyObject *identity,
+                  PyObject *entry);
 /* Takes the entry of a descriptor out, if it is `key`'s.  False: it is not, or an exception;
    nothing has changed. */
-bool registry_remove(long long descriptor, PyObject *key);
+bool registry_remove(const struct registry *registry, long long descriptor, PyObject *key);
 
 #endif

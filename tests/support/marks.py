@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from portio import accelerator
 from support.system import WINDOWS
 
 needs_fork = pytest.mark.skipif(WINDOWS, reason="Windows has no fork")
@@ -24,6 +25,11 @@ needs_chosen_numbers = pytest.mark.skipif(
 )
 needs_descriptors = pytest.mark.skipif(
     WINDOWS, reason="a descriptor of the C runtime was not opened for overlapped I/O"
+)
+needs_c = pytest.mark.skipif(
+    not accelerator.ACCELERATED,
+    reason="the accelerator is absent (a free-threaded CPython, PORTIO_ACCELERATOR=0, or not "
+    "built): there are no steps in C",
 )
 
 wine_cannot_disassociate = pytest.mark.wine_limitation(

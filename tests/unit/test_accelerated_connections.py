@@ -12,18 +12,17 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
 import portio
-from portio import accelerator, engine, system
+from portio import accelerator, system
 from portio.registry import registry
+from support.books import assert_balanced, refuse
+from support.marks import needs_c
 from support.watch import LIMIT
 
-needs_c = pytest.mark.skipif(
-    not accelerator.ACCELERATED, reason="there is no accelerator here, and nothing to test"
-)
 ROUNDS = 100
 
 
@@ -63,16 +62,6 @@ def forget_dropped_keys() -> None:
         for descriptor, entry in [*registry.entries.items()]:
             if entry() is None:
                 registry.remove(descriptor)
-
-
-def refuse(*_: object, **__: object) -> NoReturn:
-    raise AssertionError("this is no case for the rule")
-
-
-def assert_balanced(port: portio.Port) -> None:
-    assert port._pending == {}
-    slots = [token & (engine.GENERATION - 1) for token in port._free]
-    assert sorted(slots) == list(range(1, port._slots))
 
 
 @needs_c
@@ -182,16 +171,23 @@ class Interrupt:
         return self if instance is None else lambda *all_of: self(instance, *all_of)
 
 
+def interrupt_as_it_is_made(
+    port: portio.Port, accept: portio.Accept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C when the object has its number, and the record is to be taken again."""
+    port.submit(accept)
+    with monkeypatch.context() as patched:
+        patched.setattr(socket.socket, "__init__", Interrupt(socket.socket.__init__))
+        with pytest.raises(KeyboardInterrupt):
+            port.get()
+
+
 def test_a_socket_is_not_lost_when_it_is_made(
     port: portio.Port, listener: portio.CompletionKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accept = portio.Accept(listener)
     with connect(listener) as peer:
-        port.submit(accept)
-        with monkeypatch.context() as patched:
-            patched.setattr(socket.socket, "__init__", Interrupt(socket.socket.__init__))
-            with pytest.raises(KeyboardInterrupt):
-                port.get()
+        interrupt_as_it_is_made(port, accept, monkeypatch)
         gc.collect()
         assert accept.pending
         with take(port).result() as client:
@@ -304,17 +300,12 @@ def test_a_duplicate_is_given_back_in_c(port: portio.Port, monkeypatch: pytest.M
 def test_a_port_that_closes_with_a_socket_half_made(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The object has its number, and the record waits to be taken again."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = portio.Port(backend=backend)
         listener = port.associate(server)
         accept = portio.Accept(listener)
         with connect(listener) as peer:
-            port.submit(accept)
-            with monkeypatch.context() as patched:
-                patched.setattr(socket.socket, "__init__", Interrupt(socket.socket.__init__))
-                with pytest.raises(KeyboardInterrupt):
-                    port.get()
+            interrupt_as_it_is_made(port, accept, monkeypatch)
             close = socket.close
             others = []
 

@@ -15,12 +15,11 @@ import pytest
 
 import portio
 import portio.backends
-from portio import accelerator, engine
+from portio import accelerator
+from support.books import assert_balanced, refuse
+from support.marks import needs_c
 from support.watch import LIMIT
 
-needs_c = pytest.mark.skipif(
-    not accelerator.ACCELERATED, reason="there is no accelerator here, and nothing to test"
-)
 ROUNDS = 200
 
 
@@ -48,16 +47,6 @@ def file(port: portio.Port, tmp_path: Path) -> Iterator[portio.CompletionKey]:
 @pytest.fixture
 def key(port: portio.Port, pair: tuple[socket.socket, socket.socket]) -> portio.CompletionKey:
     return port.associate(pair[0])
-
-
-def refuse(*_: object, **__: object) -> None:
-    raise AssertionError("this is no case for the rule")
-
-
-def assert_balanced(port: portio.Port) -> None:
-    assert port._pending == {}
-    slots = [token & (engine.GENERATION - 1) for token in port._free]
-    assert sorted(slots) == list(range(1, port._slots))
 
 
 def transfers(key: portio.CompletionKey, file: portio.CompletionKey) -> list[Any]:

@@ -13,6 +13,7 @@ import pytest
 import portio
 from portio import accelerator, engine, submission
 from portio.operations import base
+from support.books import assert_balanced
 from support.watch import LIMIT
 
 
@@ -36,13 +37,6 @@ def key(port: portio.Port) -> Iterator[portio.CompletionKey]:
     ours, peer = socket.socketpair()
     with ours, peer:
         yield port.associate(ours)
-
-
-def assert_balanced(port: portio.Port) -> None:
-    """Every slot but the engine's is idle, with one token each."""
-    assert port._pending == {}
-    slots = [token & (engine.GENERATION - 1) for token in port._free]
-    assert sorted(slots) == list(range(1, port._slots))
 
 
 def test_refused_submissions_leave_nothing(port: portio.Port, key: portio.CompletionKey) -> None:
