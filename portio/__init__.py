@@ -19,6 +19,7 @@ from portio.files import File, PipeEnd, open, pipe  # noqa: A004 (portio.open)
 from portio.keys import CompletionKey
 from portio.operations import (
     Accept,
+    AcceptKey,
     Connect,
     Operation,
     Read,
@@ -39,6 +40,7 @@ from portio.registered import RegisteredBuffer
 
 __all__ = [
     "Accept",
+    "AcceptKey",
     "Address",
     "BackendUnavailableError",
     "BufferPool",

@@ -16,13 +16,18 @@ still was the one that is known, and only then has the engine close it: at no ti
 two parties believe that the number is theirs to close, whatever thread or signal
 handler comes in between.  A handle that the program has closed itself is not closed
 again; its number may belong to somebody else by now.
+
+A key that came with its connection (adoption.py) has no object for its handle, but its
+number alone, until somebody asks for `handle`: then the socket is made, under the
+registry's lock, and is the one that owns the number from then on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from operator import index
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from portio import accelerator, system
 from portio.accelerator import KeyFields
@@ -55,6 +60,10 @@ class HasFileno(Protocol):
 
 #: Class, family, type and protocol of the sockets that a listener accepts.
 AcceptingForm: TypeAlias = "tuple[type[socket.socket], int, int, int]"
+FORM = 4  # numbers in it
+
+#: Gives what a key has as its handle; AttributeError when there is no object for it.
+_HANDLE: Any = vars(KeyFields)["handle"]
 
 #: What can be associated with a port.
 HandleLike: TypeAlias = "socket.socket | Handle | int | HasFileno"
@@ -92,7 +101,8 @@ class CompletionKey(KeyFields):
 
     #: The program's own object for this handle; any time it may be another one.
     data: object
-    #: What was associated; None for a free key, and after close or disassociation.
+    #: What was associated; None for a free key, and after close or disassociation.  Of a
+    #: connection that came with its key it is a socket, made when it is asked for first.
     handle: HandleLike | None
 
     _port: Port | None  # whose handle it is; None for a free key and after close
@@ -119,6 +129,16 @@ class CompletionKey(KeyFields):
         self._closed = False
         self._accepting = None
 
+    if not TYPE_CHECKING:  # which would take every name for an attribute
+
+        def __getattr__(self, name: str) -> object:
+            """What only a socket has that nobody has asked for yet."""
+            if name in ("handle", "_number"):
+                with registry.lock:
+                    self._make_handle()
+                return object.__getattribute__(self, name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     @property
     def port(self) -> Port | None:
         """The port of the handle; None for a free key, and after close or disassociation."""
@@ -144,13 +164,13 @@ class CompletionKey(KeyFields):
         """
         if self._port is not None:
             self._port._check_thread()
-        known = self.handle
+        known = self._known()
         # It may be the program's code that is asked, and raise: before anything is done.
         means = known is not None and _still_means(known, self._descriptor, self._identity)
         with registry.lock:
             if self._closed:
                 return
-            port, handle = self._port, self.handle
+            port, handle = self._port, self._known()
             if port is not None and handle is not None:
                 registry.remove(self._descriptor, self)
             self._closed = True
@@ -207,7 +227,10 @@ class CompletionKey(KeyFields):
     def __del__(self) -> None:
         # It may run anywhere, so it takes no lock.
         port = getattr(self, "_port", None)
-        if port is None or self.handle is None:
+        if port is None:
+            return
+        self._make_handle()  # who is dropped with the key, and closes the connection
+        if self.handle is None:
             return
         if _still_means(self.handle, self._descriptor, self._identity):
             port._forget(self._id)
@@ -232,7 +255,8 @@ class CompletionKey(KeyFields):
 
     def means(self, descriptor: int) -> bool:
         """Whether the handle still is `descriptor`, as far as its object can tell."""
-        return self.handle is not None and _has_number(self.handle, descriptor)
+        known = self._known()
+        return known is not None and _has_number(known, descriptor)
 
     def attach(
         self,
@@ -247,19 +271,73 @@ class CompletionKey(KeyFields):
 
         It sets every field, so that the port needs no `__init__` for a key.
         """
-        kind = opened.type
         self.data = data
         self.handle = handle
+        self._number = handle.fileno if isinstance(handle, socket.socket) else number_of(handle)
+        self._accepting = None
+        self._family = opened.family
+        self._attach(port, descriptor, identity, opened)
+
+    def attach_accepted(
+        self,
+        port: Port,
+        form: AcceptingForm,
+        descriptor: int,
+        identity: Identity | None,
+        opened: CData,
+    ) -> None:
+        """The same for a free key and a connection that nobody has an object for.
+
+        `opened` is empty when the port was closed.
+        """
+        self.data = None
+        with contextlib.suppress(AttributeError):
+            del self.handle
+        self._accepting = form
+        self._family = form[1]
+        self._attach(port, descriptor, identity, opened)
+
+    def _attach(
+        self, port: Port, descriptor: int, identity: Identity | None, opened: CData
+    ) -> None:
+        kind = opened.type
         self._descriptor = descriptor
         self._identity = identity
         self._id = opened.id
         self._fits = 1 << kind
-        self._family = opened.family
-        self._number = handle.fileno if isinstance(handle, socket.socket) else number_of(handle)
         self._message_based = kind == port._lib.PORTIO_DATAGRAM_SOCKET
         self._closed = False
-        self._accepting = None
         self._port = port
+
+    def _known(self) -> HandleLike | None:
+        """The handle, or its number where there is no object for it."""
+        try:
+            handle: HandleLike | None = _HANDLE.__get__(self)
+        except AttributeError:
+            if len(self._accepting or ()) == FORM:
+                return self._descriptor
+            return self.handle  # a signal has come as it was made
+        return handle
+
+    def _make_handle(self) -> None:
+        """Makes the socket of a connection that came with its key, if that is to be made.
+
+        A signal may come at every step, and then they are carried out anew: whoever may own
+        the number is the key's from before it does.
+        """
+        try:
+            _HANDLE.__get__(self)
+        except AttributeError:
+            form: Any = self._accepting
+        else:
+            return
+        if len(form) == FORM:
+            self._accepting = form = (*form, form[0].__new__(form[0]))
+        *_, family, kind, protocol, made = form
+        socket.socket.__init__(made, family, kind, protocol, self._descriptor)
+        self._number = made.fileno
+        self.handle = made
+        self._accepting = form[:FORM]
 
     def lose(self) -> None:
         """The descriptor was closed behind our back, and its number is in use again."""
@@ -283,9 +361,9 @@ class CompletionKey(KeyFields):
 
         Who asks first says of which class they are `made`.
         """
+        handle = self.handle  # first: it may have to be made
         form = self._accepting
         if form is None:
-            handle = self.handle
             if isinstance(handle, socket.socket):
                 form = made, handle.family, handle.type, handle.proto
             else:

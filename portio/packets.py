@@ -43,12 +43,13 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from portio import accelerator, errors
+from portio.adoption import Adopting, Refused
 from portio.completion import DROPPED, ERROR_MASK, Completion, Outcome
 from portio.engine import GENERATION, TOKENS
 from portio.keys import CompletionKey
 from portio.listening import listen
+from portio.operations.accept import AnyAccept
 from portio.operations.base import QUIET, UNQUEUED
-from portio.operations.sockets import Accept
 from portio.rescue import NOTHING, Completions, Records, Rescue
 from portio.timeouts import FOREVER, Deadline, to_nanoseconds
 
@@ -311,6 +312,8 @@ class PacketQueue(Rescue):
         error = status & ERROR_MASK
         more = status != error and bool(status >> 32 & self._lib.PORTIO_MORE)
         moved, value = settle(nbytes, error) if settle is not None else (nbytes, nbytes)
+        if isinstance(value, Refused):
+            error, value = int(value), None
         return Outcome(error, moved, value, more, entry[6] != UNQUEUED)
 
     def _take_posted(
@@ -401,7 +404,7 @@ class PacketQueue(Rescue):
         """
         entries = self._pending.copy()
         self._dropped_accepts.update(
-            (token, entry[2]) for token, entry in entries.items() if isinstance(entry[0], Accept)
+            (token, entry[2]) for token, entry in entries.items() if isinstance(entry[0], AnyAccept)
         )
         for token, entry in entries.items():
             try:
@@ -426,6 +429,12 @@ class PacketQueue(Rescue):
         settle = self._dropped_accepts.pop(token, None)
         if settle is None or status & ERROR_MASK:
             return
+        if isinstance(settle, Adopting):
+            if settle.key is not None and settle.key.port is not None:
+                settle.key.close()
+            elif not settle.refused:
+                socket.close(nbytes)
+            return
         try:
             # It may have been settled, or half, and then a signal has come.
             socket.SocketType.detach(settle.socket)
@@ -436,8 +445,9 @@ class PacketQueue(Rescue):
         """The same, when it has become a Python object already."""
         if self._dropped_accepts.pop(token, None) is not None:
             outcome = completion._outcome
-            if isinstance(outcome, Outcome) and isinstance(outcome.value, socket.socket):
-                outcome.value.close()
+            value = outcome.value if isinstance(outcome, Outcome) else None
+            if isinstance(value, socket.socket | CompletionKey):
+                value.close()
 
 
 accelerator.install(PacketQueue, "_take")

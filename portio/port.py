@@ -29,6 +29,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING
 
 from portio import accelerator, backends, errors, lifetime, system
+from portio.adoption import Refused, adopt
 from portio.backends import switches
 from portio.completion import Outcome
 from portio.engine import raise_forked
@@ -274,6 +275,7 @@ class Port(Submission):
         with registry.lock:
             if key.closed or key.port is not self:
                 raise ValueError(f"{key!r} is no key of this port, or closed")
+            handle = key.handle  # noqa: F841  (there is one from now on, who has the number)
             refused = self._lib.portio_handle_release(self._native, key._id)
             if refused == self._lib.PORTIO_UNSUPPORTED:
                 raise self._refusal(refused, f"disassociating {key!r}")
@@ -413,7 +415,7 @@ class Port(Submission):
 accelerator.install(Port, "associate")
 accelerator.give(
     *(socket.socket, socket.SocketType.detach, socket.close),
-    *(CompletionKey, Outcome, registry, Entry),
+    *(CompletionKey, Outcome, registry, Entry, Refused, adopt),
 )
 
 

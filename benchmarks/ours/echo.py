@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import socket
 import threading
 
 import portio
@@ -58,10 +57,8 @@ def serve(port: portio.Port, room: int) -> None:
                     submit(operation)
                 else:
                     operation.key.close()
-            elif isinstance(operation, portio.Accept):
-                client = done.result()
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                submit(Receive(port.associate(client), room))  # alone: the usual case, in C
+            elif isinstance(operation, portio.AcceptKey):
+                submit(Receive(done.result(), room))
                 submit(operation)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import socket
 
 import portio
 from benchmarks.measuring import limit_seconds
@@ -42,10 +41,8 @@ def serve(port: portio.Port, pool: portio.BufferPool) -> None:
                     submit(answer, quiet=True)
                 else:
                     operation.key.close()
-            elif isinstance(operation, portio.Accept):
-                client = done.result()
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                submit(Receive(port.associate(client), pool))
+            elif isinstance(operation, portio.AcceptKey):
+                submit(Receive(done.result(), pool))
                 submit(operation)
 
 

@@ -36,7 +36,8 @@ def listening_port(options: argparse.Namespace) -> Iterator[portio.Port]:
         socket.create_server(("127.0.0.1", 0), backlog=1024) as listener,
         open_port(options) as port,
     ):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what it accepts has it too
         key = port.associate(listener)
-        port.submit(*(portio.Accept(key) for _ in range(ACCEPTS)))
+        port.submit(*(portio.AcceptKey(key) for _ in range(ACCEPTS)))
         announce(listener.getsockname()[1])
         yield port

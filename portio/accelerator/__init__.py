@@ -6,9 +6,10 @@ a tenth of a microsecond or two, together more than the kernel takes for the I/O
 The extension `_accelerator` does the same steps in C, for the usual case:
 
 - `Port.submit` of operations that are all a `Recv`, `Send`, `Read` or `Write` with one
-  buffer, an `Accept` or a `RecvMultishot`;
+  buffer, an `Accept`, an `AcceptKey` or a `RecvMultishot`;
 - records that become completions: what `Port.get_many` and `Port.get` do as a rule, also
-  errors, the sockets of an `Accept` and the pieces of a `RecvMultishot`;
+  errors, the sockets of an `Accept`, the keys of an `AcceptKey` and the pieces of a
+  `RecvMultishot`;
 - `Port.associate` and `CompletionKey.close` of a socket.
 
 The rule is Python.  Each method of C stands for one of Python (`install`), has its text,
@@ -40,7 +41,9 @@ __all__ = [
     "ACCELERATED",
     "VARIABLE",
     "AcceptFields",
+    "AcceptKeyFields",
     "Accepting",
+    "Adopting",
     "Book",
     "CompletionFields",
     "KeyFields",
@@ -117,6 +120,11 @@ if TYPE_CHECKING or not ACCELERATED:
 
         __slots__ = ("multishot",)
 
+    class AcceptKeyFields(OperationFields):
+        """The fields of an `AcceptKey`."""
+
+        __slots__ = ("multishot",)
+
     class RecvMultishotFields(OperationFields):
         """The fields of a `RecvMultishot`."""
 
@@ -124,6 +132,9 @@ if TYPE_CHECKING or not ACCELERATED:
 
     #: Makes what settles an accept, of the form of its sockets; None: Python has to.
     Accepting: Callable[[Any], Any] | None = None
+    #: The same for one whose connections come with their keys: of the port, the listener's key
+    #: and the form.
+    Adopting: Any = None
 
     class KeyFields:
         """What a key has."""
@@ -186,8 +197,10 @@ else:
     ReadFields = _module.ReadFields
     WriteFields = _module.WriteFields
     AcceptFields = _module.AcceptFields
+    AcceptKeyFields = _module.AcceptKeyFields
     RecvMultishotFields = _module.RecvMultishotFields
     Accepting = _module.Accepting
+    Adopting = _module.Adopting
     KeyFields = _module.KeyFields
     OutcomeFields = _module.OutcomeFields
     CompletionFields = _module.CompletionFields
@@ -216,7 +229,7 @@ _TAKEN = (
 )
 _KINDS: tuple[type, ...] = (
     *(RecvFields, SendFields, ReadFields, WriteFields),
-    *(AcceptFields, RecvMultishotFields),
+    *(AcceptFields, AcceptKeyFields, RecvMultishotFields),
 )
 
 
@@ -238,7 +251,7 @@ def examine(owner: type[OperationFields]) -> None:
 #: What C calls of the engine, in the order of ``_connect``.
 _FUNCTIONS = (
     *("submit_one", "submit", "get", "renew"),
-    *("handle_open", "handle_close", "handle_release", "handle_abandon"),
+    *("handle_open", "handle_adopt", "handle_close", "handle_release", "handle_abandon"),
 )
 
 

@@ -27,6 +27,7 @@
 #define GENERATION (INT64_C(1) << 24)
 #define TOKENS INT64_MAX
 #define MODE_QUEUED 0
+#define FORM_SIZE 4   /* of keys.py's AcceptingForm */
 #define POSTED_SIZE 2 /* numbers in the tuple of a posted packet; of an operation ENTRY_SIZE */
 enum entry_field {
     ENTRY_OPERATION,
@@ -46,6 +47,7 @@ enum form {
     FORM_OTHER,    /* it is for Python */
     FORM_TRANSFER, /* Recv, Send, Read, Write: one buffer, one number */
     FORM_ACCEPT,   /* Accept */
+    FORM_ACCEPT_KEY, /* AcceptKey */
     FORM_POOLED    /* RecvMultishot */
 };
 
@@ -64,7 +66,7 @@ struct transfer {
     PyObject *argument; /* flags, or the offset */
 };
 
-/* Accept, RecvMultishot: no memory of its own. */
+/* Accept, AcceptKey, RecvMultishot: no memory of its own. */
 struct bare {
     struct operation base;
     PyObject *argument; /* whether it is multishot, or the pool */
@@ -73,8 +75,8 @@ struct bare {
 struct key {
     PyObject_HEAD
     PyObject *port;   /* None: it has none */
-    PyObject *number; /* what to call for the descriptor's number */
-    PyObject *handle;
+    PyObject *number; /* what to call for the descriptor's number; NULL: there is no object … */
+    PyObject *handle; /* … for the handle: key_is_bare */
     PyObject *data;      /* the program's */
     PyObject *accepting; /* what it accepts, a tuple; None: nobody has asked */
     PyObject *identity;  /* registry.py */
@@ -126,6 +128,8 @@ typedef int (*get_function)(portio_port *port, portio_completion *records, uint3
 
 typedef int (*renew_function)(portio_port *port, uint64_t token, int same);
 typedef int (*open_function)(portio_port *port, int64_t handle, portio_handle *out);
+typedef int (*adopt_function)(portio_port *port, uint64_t listener, int64_t handle,
+                              portio_handle *out);
 typedef int (*handle_function)(portio_port *port, uint64_t id);
 
 struct port {
@@ -146,6 +150,7 @@ struct port {
     get_function get;
     renew_function renew;
     open_function open;
+    adopt_function adopt;
     handle_function close, release, abandon;
 };
 
@@ -160,6 +165,8 @@ extern struct given {
     PyTypeObject *key_class;
     PyObject *outcome_class;
     PyObject *registry, *registry_entry;
+    PyTypeObject *refused_class;
+    PyObject *adopt; /* the rule for a connection that comes with its key */
 } given;
 
 /* Names of attributes, made once: who asks by a text makes a new one each time, and the cache of
@@ -181,6 +188,9 @@ int class_mark(PyTypeObject *class);
 /* The number that the key's handle has now, -1 for one that none can have.  False: it has
    raised, or there is no number and no exception. */
 bool key_ask(struct key *key, long long *number);
+/* Whether it came with its connection, and nobody has asked for the socket (keys.py): the
+   number is the key's own. */
+bool key_is_bare(const struct key *key);
 void object_free(PyObject *self); /* the end of every dealloc */
 /* What tp_traverse and tp_clear do with objects that stand in a row. */
 int objects_visit(PyObject *self, PyObject *const *objects, size_t count, visitproc visit,
@@ -199,6 +209,13 @@ int book_add(PyObject *module);
 int accept_add(PyObject *module);
 /* What settles an accept on this handle, or NULL with an exception. */
 PyObject *accepting_make(struct key *key);
+/* What the connections are that it accepts: a tuple, or NULL with an exception. */
+PyObject *accepting_form(struct key *key);
+
+/* ---- adopt.c ---- */
+int adopt_add(PyObject *module);
+/* The same for an accept whose connections come with their keys. */
+PyObject *adopting_make(PyObject *port, struct key *listener);
 
 /* ---- port_object.c ---- */
 int port_add(PyObject *module);

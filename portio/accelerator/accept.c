@@ -35,7 +35,7 @@ static void accepting_dealloc(PyObject *self)
 
 static PyObject *accepting_of(PyObject *form)
 {
-    if (!PyTuple_CheckExact(form) || PyTuple_Size(form) != 4 ||
+    if (!PyTuple_CheckExact(form) || PyTuple_Size(form) != FORM_SIZE ||
         !PyType_Check(PyTuple_GetItem(form, 0)))
         return PyErr_Format(PyExc_TypeError, "%R is no form of accepted sockets", form);
     PyTypeObject *class = (PyTypeObject *)PyTuple_GetItem(form, 0);
@@ -53,13 +53,17 @@ static PyObject *accepting_of(PyObject *form)
     return self;
 }
 
-PyObject *accepting_make(struct key *key)
+PyObject *accepting_form(struct key *key)
 {
     PyObject *form = key->accepting;
-    if (form != NULL && form != Py_None)
-        Py_INCREF(form);
-    else
-        form = PyObject_CallMethodObjArgs((PyObject *)key, name_of.accepting_form, NULL);
+    if (form != NULL && PyTuple_CheckExact(form) && PyTuple_Size(form) == FORM_SIZE)
+        return Py_NewRef(form);
+    return PyObject_CallMethodObjArgs((PyObject *)key, name_of.accepting_form, NULL);
+}
+
+PyObject *accepting_make(struct key *key)
+{
+    PyObject *form = accepting_form(key);
     PyObject *self = form != NULL ? accepting_of(form) : NULL;
     Py_XDECREF(form);
     return self;

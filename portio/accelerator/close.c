@@ -1,16 +1,18 @@
 /* `CompletionKey.close` of a socket that is what it was (keys.py has the rule). */
 #include "registry.h"
 
-/* Whether it is a case for this: the number is the socket's own, and this thread may. */
+/* Whether it is a case for this: the number is the socket's own, or the key's, and this thread
+   may.  There is no handle where the number is the key's. */
 static bool key_is_usual(struct key *key, struct port **port, PyObject **handle)
 {
     long long number;
-    if (given.registry == NULL || key->closed || key->port == NULL || key->handle == NULL ||
+    if (given.registry == NULL || key->closed || key->port == NULL ||
         !PyObject_TypeCheck(key->port, port_type) ||
-        !PyObject_TypeCheck(key->handle, given.socket_class))
+        !(key_is_bare(key) ||
+          (key->handle != NULL && PyObject_TypeCheck(key->handle, given.socket_class))))
         return false;
     *port = (struct port *)Py_NewRef(key->port);
-    *handle = Py_NewRef(key->handle);
+    *handle = Py_XNewRef(key->handle);
     return (*port)->native != NULL &&
            ((*port)->owner == 0 || (*port)->owner == PyThread_get_thread_ident()) &&
            key_ask(key, &number) && number == key->descriptor;
@@ -28,7 +30,7 @@ static bool key_end(struct key *key, struct port *port, PyObject *handle,
     key->port = Py_NewRef(Py_None);
     key->handle = Py_NewRef(Py_None);
     Py_DECREF((PyObject *)port); /* the caller holds both as well */
-    Py_DECREF(handle);
+    Py_XDECREF(handle);
     return true;
 }
 
@@ -39,6 +41,8 @@ static bool key_end(struct key *key, struct port *port, PyObject *handle,
    and then the number is another's. */
 static bool number_take(const struct key *key, PyObject *handle)
 {
+    if (handle == NULL)
+        return true;
     PyObject *number = PyObject_CallFunctionObjArgs(given.socket_detach, handle, NULL);
     bool ours = number != NULL && PyLong_AsLongLong(number) == key->descriptor;
     Py_XDECREF(number);
@@ -88,6 +92,8 @@ static PyObject *handle_end(struct port *port, struct key *key, PyObject *handle
         refusal_raise(port, refused);
     if (PyErr_Occurred() != NULL)
         return NULL;
+    if (handle == NULL)
+        Py_RETURN_NONE;
     /* It has no number any more; a class of the program's may do more. */
     PyObject *done = PyObject_CallMethodObjArgs(handle, name_of.detach, NULL);
     if (done == NULL)

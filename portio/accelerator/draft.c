@@ -100,16 +100,16 @@ static bool transfer_look(struct draft *draft)
     return draft->pin != NULL;
 }
 
-static bool accept_look(struct draft *draft)
+static bool accept_look(struct draft *draft, PyObject *port)
 {
     PyObject *multishot = ((struct bare *)draft->operation)->argument;
-    if (multishot != Py_False && multishot != Py_True)
+    if ((multishot != Py_False && multishot != Py_True) || !key_look(draft, SOCKETS))
         return false;
-    if (!key_look(draft, SOCKETS))
-        return false;
+    struct key *key = (struct key *)draft->key;
     draft->flags = multishot == Py_True ? PORTIO_MULTISHOT : 0;
     draft->brief = true;
-    draft->settle = accepting_make((struct key *)draft->key);
+    draft->settle = draft->operation->form == FORM_ACCEPT ? accepting_make(key)
+                                                          : adopting_make(port, key);
     return draft->settle != NULL;
 }
 
@@ -128,7 +128,7 @@ static bool pooled_look(struct draft *draft)
     return draft->settle != NULL && draft->start != NULL;
 }
 
-bool draft_make(struct draft *draft, struct operation *operation, int mode)
+bool draft_make(struct draft *draft, PyObject *port, struct operation *operation, int mode)
 {
     *draft = (struct draft){.operation = operation};
     if (operation->entry != Py_None)
@@ -141,7 +141,8 @@ bool draft_make(struct draft *draft, struct operation *operation, int mode)
         usual = transfer_look(draft);
         break;
     case FORM_ACCEPT:
-        usual = mode == MODE_QUEUED && accept_look(draft);
+    case FORM_ACCEPT_KEY:
+        usual = mode == MODE_QUEUED && accept_look(draft, port);
         break;
     case FORM_POOLED:
         usual = mode == MODE_QUEUED && pooled_look(draft);

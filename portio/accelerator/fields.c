@@ -96,7 +96,8 @@ static struct kind {
 } kinds[] = {
     {PORTIO_RECV, FORM_TRANSFER, NULL}, {PORTIO_SEND, FORM_TRANSFER, NULL},
     {PORTIO_READ, FORM_TRANSFER, NULL}, {PORTIO_WRITE, FORM_TRANSFER, NULL},
-    {PORTIO_ACCEPT, FORM_ACCEPT, NULL}, {PORTIO_RECV, FORM_POOLED, NULL},
+    {PORTIO_ACCEPT, FORM_ACCEPT, NULL}, {PORTIO_ACCEPT, FORM_ACCEPT_KEY, NULL},
+    {PORTIO_RECV, FORM_POOLED, NULL},
 };
 
 /* The classes whose operations are for Python: a set, made when there is one. */
@@ -178,6 +179,7 @@ KIND(write, WriteFields, "offset");
     SPEC(lower, Name, struct bare, Py_TPFLAGS_HAVE_GC)
 
 BARE(accept, AcceptFields, "multishot");
+BARE(accept_key, AcceptKeyFields, "multishot");
 BARE(pooled, RecvMultishotFields, "pool");
 
 /* ---- keys ---- */
@@ -206,11 +208,20 @@ COLLECTED(key, struct key, port, 6)
 static PyType_Slot key_slots[] = {COLLECTED_SLOTS(key), {0, NULL}};
 SPEC(key, KeyFields, struct key, Py_TPFLAGS_HAVE_GC);
 
+bool key_is_bare(const struct key *key)
+{
+    return key->handle == NULL && key->number == NULL && key->port != NULL &&
+           key->port != Py_None && key->accepting != NULL && PyTuple_Check(key->accepting) &&
+           PyTuple_Size(key->accepting) == FORM_SIZE; /* more: it is being made */
+}
+
 bool key_ask(struct key *key, long long *number)
 {
     PyObject *getter = key->number;
-    if (getter == NULL)
-        return false;
+    if (getter == NULL) {
+        *number = key->descriptor;
+        return key_is_bare(key);
+    }
     Py_INCREF(getter); /* another thread may change the field meanwhile */
     PyObject *object = PyObject_CallNoArgs(getter);
     Py_DECREF(getter);
@@ -294,8 +305,8 @@ int fields_add(PyObject *module)
     transfer_type = type_add(module, &transfer_spec, operation_type);
     if (transfer_type == NULL)
         return -1;
-    PyType_Spec *specs[] = {&recv_spec,  &send_spec,   &read_spec,
-                            &write_spec, &accept_spec, &pooled_spec};
+    PyType_Spec *specs[] = {&recv_spec,   &send_spec,       &read_spec,  &write_spec,
+                            &accept_spec, &accept_key_spec, &pooled_spec};
     _Static_assert(sizeof specs / sizeof *specs == sizeof kinds / sizeof *kinds, "in one order");
     for (size_t at = 0; at < sizeof kinds / sizeof *kinds; at++) {
         bool is_transfer = kinds[at].form == FORM_TRANSFER;

@@ -11,13 +11,25 @@ bool record_is_an_end(const portio_completion *record, PyObject *entry)
            (mode == MODE_QUEUED || mode == PORTIO_QUIET);
 }
 
+/* A result that is none: the system has refused what there was to do. */
+static bool value_is_refusal(PyObject *value, int64_t *error)
+{
+    if (given.refused_class == NULL || !PyObject_TypeCheck(value, given.refused_class))
+        return false;
+    *error = PyLong_AsLongLong(value);
+    return true;
+}
+
 /* The bytes moved, and the result. */
 static bool record_settle(const portio_completion *record, PyObject *settle, PyObject **nbytes,
                           PyObject **value)
 {
-    if (record->status == 0 && settle_is_accept(settle)) {
+    bool adopts = settle_is_adopting(settle);
+    if (record->status == 0 && (adopts || settle_is_accept(settle))) {
         *nbytes = PyLong_FromLong(0);
-        *value = *nbytes != NULL ? accepting_settle(settle, record->nbytes) : NULL;
+        if (*nbytes != NULL)
+            *value = adopts ? adopting_settle(settle, record->nbytes)
+                            : accepting_settle(settle, record->nbytes);
         return *value != NULL;
     }
     PyObject *moved = PyLong_FromLongLong(record->nbytes);
@@ -82,10 +94,13 @@ enum taken end_take(PyObject *self, PyObject *out, const portio_completion *reco
     struct port *port = (struct port *)self;
     enum taken result = TAKING_FAILED;
     PyObject *nbytes = NULL, *value = NULL, *outcome = NULL;
-    if (!record_settle(record, PyTuple_GetItem(entry, ENTRY_SETTLE), &nbytes, &value) ||
-        (outcome = outcome_make(record->status, nbytes, value)) == NULL)
+    int64_t error = record->status;
+    if (!record_settle(record, PyTuple_GetItem(entry, ENTRY_SETTLE), &nbytes, &value))
         goto end;
-    bool silent = record->status == 0 &&
+    bool refused = value_is_refusal(value, &error);
+    if ((outcome = outcome_make(error, nbytes, refused ? Py_None : value)) == NULL)
+        goto end;
+    bool silent = error == 0 &&
                   PyLong_AsLong(PyTuple_GetItem(entry, ENTRY_MODE)) == PORTIO_QUIET;
     /* All memory before the look at the entry: see record_take. */
     if (!completion_prepare(port) || (!silent && !completion_append(out)))

@@ -162,7 +162,7 @@ static enum start start_one(struct port *port, struct operation *operation, int 
     PyObject *moved = NULL;
     enum start start = START_BY_RULE;
     flags |= (uint32_t)mode;
-    if (!draft_make(&draft, operation, mode)) {
+    if (!draft_make(&draft, (PyObject *)port, operation, mode)) {
         start = not_claimed((PyObject *)port, &draft);
         goto end;
     }
@@ -200,7 +200,7 @@ static enum start start_many(struct port *port, PyObject *const *operations, Py_
     while (made < count && start == STARTED) {
         struct operation *operation = (struct operation *)operations[made];
         struct draft *draft = &drafts[made++];
-        if (!draft_make(draft, operation, mode))
+        if (!draft_make(draft, (PyObject *)port, operation, mode))
             start = not_claimed((PyObject *)port, draft);
     }
     while (claimed < count && start == STARTED) {

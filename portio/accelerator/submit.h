@@ -25,7 +25,7 @@ struct draft {
 
 /* Asks Python whatever there is to ask.  False: it is not the usual case, or an error; the
    draft is to be dropped all the same. */
-bool draft_make(struct draft *draft, struct operation *operation, int mode);
+bool draft_make(struct draft *draft, PyObject *port, struct operation *operation, int mode);
 void draft_drop(struct draft *draft);
 /* Looks at the state, and claims the operation: nothing can come in between.  False: it
    cannot be claimed, and nothing has changed. */

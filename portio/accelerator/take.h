@@ -39,4 +39,9 @@ bool settle_is_accept(PyObject *settle);
 /* Makes its socket the owner of a descriptor, and gives it. */
 PyObject *accepting_settle(PyObject *settle, int64_t number);
 
+/* ---- adopt.c ---- */
+bool settle_is_adopting(PyObject *settle);
+/* Makes a descriptor a handle of the port, and gives its key, or what the system has refused. */
+PyObject *adopting_settle(PyObject *settle, int64_t number);
+
 #endif

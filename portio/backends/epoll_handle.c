@@ -490,6 +490,10 @@ int engine_handle_open(portio_port *port, struct handle *handle)
         atomic_store(&handle->nowait[DIRECTION_WRITE], nowait);
         handle->short_receive = SHORT_UNKNOWN;
         error = set_add(engine, handle);
+        /* The set tells at once of what is there already (epoll(7), EPOLL_CTL_ADD), and most
+           fresh connections are silent: an attempt before that would find nothing. */
+        if (handle->accepted && handle->events != 0)
+            handle->ready[DIRECTION_READ] = false;
     }
     if (error == 0)
         handle->event_id = handle->id;

@@ -68,7 +68,7 @@ struct handle *handles_add(struct handles *handles)
     handle->pending = 0;
     handle->fd = -1;
     handle->type = handle->family = 0;
-    handle->dead = handle->closing = false;
+    handle->dead = handle->closing = handle->accepted = false;
     handle->queue[0] = handle->queue[1] = (struct op_list){NULL, NULL};
     handle->between = NULL;
     return handle;
@@ -99,6 +99,8 @@ int handle_inspect(struct handle *handle, int fd)
     handle->fd = fd;
     handle->device = status.st_dev;
     handle->inode = status.st_ino;
+    if (handle->accepted)
+        return 0;
     if (S_ISSOCK(status.st_mode)) {
         int type = 0, family = 0;
         socklen_t length = sizeof type;

@@ -35,6 +35,7 @@ struct handle {
     uint64_t inode;   /* … for handle_is_same */
     bool dead;        /* give the record back when pending reaches 0 */
     bool closing;     /* operations that arrive now are cancelled */
+    bool accepted;    /* by a listener of this port: type and family are the listener's */
     struct op_list queue[2];
     struct op *between; /* op_order.h */
     _Atomic bool nowait[2]; /* a file: preadv2, pwritev2 with RWF_NOWAIT may be tried */
@@ -71,7 +72,7 @@ struct handle *handles_at(struct handles *handles, uint32_t index);
 struct handle *handles_find(struct handles *handles, uint64_t id);
 void handles_remove(struct handles *handles, struct handle *handle);
 
-/* What the descriptor is: fills type and family.  0 or -errno. */
+/* What the descriptor is: fills type and family, unless they are known.  0 or -errno. */
 int handle_inspect(struct handle *handle, int fd);
 
 /* False when the number has become another file's: the program has closed it

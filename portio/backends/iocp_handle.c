@@ -309,6 +309,13 @@ int portio_handle_open(portio_port *port, int64_t number, portio_handle *out)
     return refused;
 }
 
+int portio_handle_adopt(portio_port *port, uint64_t listener, int64_t number,
+                        portio_handle *out)
+{
+    (void)listener; /* a layered provider may have made the socket: that has to be asked anyway */
+    return portio_handle_open(port, number, out);
+}
+
 int portio_handle_release(portio_port *port, uint64_t id)
 {
     int refused = port_enter(port);

@@ -72,6 +72,7 @@ class Library(Protocol):
     portio_system_handle: Callable[[CData], int]
 
     portio_handle_open: Callable[[CData, int, CData], int]
+    portio_handle_adopt: Callable[[CData, int, int, CData], int]
     portio_handle_release: Callable[[CData, int], int]
     portio_handle_close: Callable[[CData, int], int]
     portio_handle_abandon: Callable[[CData, int], int]

@@ -10,7 +10,20 @@ void port_handle_leave_locked(portio_port *port, struct handle *handle)
         handles_remove(&port->handles, handle);
 }
 
-int portio_handle_open(portio_port *port, int64_t descriptor, portio_handle *out)
+/* What a listener accepts is like it. */
+static void handle_inherit(portio_port *port, struct handle *handle, uint64_t listener)
+{
+    const struct handle *of = handles_find(&port->handles, listener);
+    if (of == NULL)
+        return; /* it was closed meanwhile: the system knows as well */
+    handle->type = of->type;
+    handle->family = of->family;
+    handle->accepted = true;
+}
+
+/* `listener` is 0 where the descriptor comes from elsewhere. */
+static int handle_begin(portio_port *port, uint64_t listener, int64_t descriptor,
+                        portio_handle *out)
 {
     if (descriptor < 0 || descriptor > INT32_MAX)
         return PORTIO_SYSTEM - EBADF;
@@ -23,6 +36,8 @@ int portio_handle_open(portio_port *port, int64_t descriptor, portio_handle *out
         refused = PORTIO_CLOSED;
     else if ((handle = handles_add(&port->handles)) == NULL)
         refused = PORTIO_NO_MEMORY;
+    else if (listener != 0)
+        handle_inherit(port, handle, listener);
     port_unlock(port);
     if (refused == 0) {
         int error = handle_inspect(handle, (int)descriptor);
@@ -43,6 +58,17 @@ int portio_handle_open(portio_port *port, int64_t descriptor, portio_handle *out
     }
     port_leave(port);
     return refused;
+}
+
+int portio_handle_open(portio_port *port, int64_t descriptor, portio_handle *out)
+{
+    return handle_begin(port, 0, descriptor, out);
+}
+
+int portio_handle_adopt(portio_port *port, uint64_t listener, int64_t descriptor,
+                        portio_handle *out)
+{
+    return handle_begin(port, listener, descriptor, out);
 }
 
 int portio_handle_release(portio_port *port, uint64_t id)

@@ -1,13 +1,13 @@
 """The kinds of operation, as classes: each names its arguments and its result.
 
-`base` holds what they share; `sockets`, `multishot`, `files` and `timers` the kinds.
+`base` holds what they share; `accept`, `sockets`, `multishot`, `files` and `timers` the kinds.
 """
 
+from portio.operations.accept import Accept, AcceptKey
 from portio.operations.base import Operation
 from portio.operations.files import Read, Sync, Write
 from portio.operations.multishot import RecvMultishot
 from portio.operations.sockets import (
-    Accept,
     Connect,
     Recv,
     RecvFrom,
@@ -20,6 +20,7 @@ from portio.operations.timers import Timer
 
 __all__ = [
     "Accept",
+    "AcceptKey",
     "Connect",
     "Operation",
     "Read",

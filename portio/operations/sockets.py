@@ -1,4 +1,4 @@
-"""Operations on sockets.
+"""Operations on sockets, but for accepting (accept.py).
 
 Buffers are the caller's until submission and the operation's until completion;
 see portio/buffers.py for what is accepted.  `flags` are the system's message
@@ -14,12 +14,11 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from portio import addresses
-from portio.accelerator import AcceptFields, Accepting, RecvFields, SendFields
+from portio.accelerator import RecvFields, SendFields
 from portio.keys import descriptor_of
 from portio.operations import numbers
 from portio.operations.base import (
     LARGEST,
-    QUEUED,
     ExtendedOperation,
     Operation,
     Prepared,
@@ -37,65 +36,13 @@ if TYPE_CHECKING:
     from portio.buffers import Buffers
     from portio.engine import Engine
     from portio.files import Handle
-    from portio.keys import AcceptingForm, CompletionKey, HasFileno
-    from portio.operations.base import Entry, Settle
+    from portio.keys import CompletionKey, HasFileno
+    from portio.operations.base import Entry
     from portio.unqueued import UnqueuedOperations
 
-__all__ = ["Accept", "Connect", "Recv", "RecvFrom", "Send", "SendFile", "SendTo", "Shutdown"]
+__all__ = ["Connect", "Recv", "RecvFrom", "Send", "SendFile", "SendTo", "Shutdown"]
 
 _DIRECTIONS = {socket.SHUT_RD: 0, socket.SHUT_WR: 1, socket.SHUT_RDWR: 2}  # the door's
-
-
-class Accept(AcceptFields, Operation["socket.socket"]):
-    """Takes the next connection of a listening socket.
-
-    The result is a new socket with the listener's family and type.  It is not
-    inheritable and not associated, and from the moment that the completion leaves
-    the port it is the program's to close.
-
-    With `multishot` one submission takes one connection after the other, and gives a
-    completion for each, until an error or `cancel` ends it: that is its last completion
-    (`Completion.last`), and until then the operation is pending.  The next connection is
-    taken when the completion before has left the port; what comes meanwhile waits in
-    the listener's backlog.  Such an operation is neither quiet nor submitted with
-    ``queued=False``: ValueError.
-    """
-
-    __slots__ = ()
-
-    key: CompletionKey
-    label = "portio.Accept"
-    _brief = True
-
-    #: Whether it takes connections until it is ended.
-    multishot: bool
-
-    def __init__(self, key: CompletionKey, *, multishot: bool = False) -> None:
-        self.key = key
-        self.multishot = multishot
-        self._entry = None
-
-    def _prepare(self, port: UnqueuedOperations, token: int, mode: int) -> Prepared:
-        key = self.key
-        if (
-            key._port is not port
-            or not key._fits & numbers.SOCKETS
-            or key._number() != key._descriptor
-        ):
-            raise unusable_key(self, port, "a socket")
-        entry = self, key, _accepting(key), None, token, port, mode
-        flags = mode
-        if self.multishot:
-            flags |= numbers.MULTISHOT
-            if mode != QUEUED:
-                raise ValueError("a multishot operation is neither quiet nor queued=False")
-        request = port._native, numbers.ACCEPT, flags, key._id, token, port._null, 0, 0
-        return entry, request
-
-    def _next_turn(self, entry: Entry, token: int) -> Entry:
-        _, key, _, _, _, port, mode = entry
-        assert key is not None
-        return self, key, _accepting(key), None, token, port, mode
 
 
 class Connect(ExtendedOperation[None]):
@@ -414,36 +361,6 @@ class SendFile(ExtendedOperation[int]):
         entry = self, key, None, file, token, port, mode
         request = port._native, numbers.SENDFILE, mode, key._id, token, null, count, offset
         return (entry, request), (null, null, descriptor)
-
-
-def _accepting(key: CompletionKey) -> Settle:
-    """How to settle an accept: with a socket that can not be lost.
-
-    The object exists from the submission on, as the `socket` of what settles.  If a
-    signal interrupts the port right after it got its descriptor, it is not collected, and
-    its connection not closed; it is settled again, and storing the same descriptor does no
-    harm.
-    """
-    settle: Settle = (Accepting or _Accepting)(key.accepting_form())  # in C, if possible
-    return settle
-
-
-class _Accepting:
-    """Settles an accept."""
-
-    __slots__ = ("_form", "socket")
-
-    def __init__(self, form: AcceptingForm) -> None:
-        self._form = form
-        self.socket = form[0].__new__(form[0])
-
-    def __call__(self, nbytes: int, error: int) -> tuple[int, socket.socket | None]:
-        """The record's nbytes are the descriptor."""
-        if error:
-            return 0, None
-        _, family, kind, protocol = self._form
-        socket.socket.__init__(self.socket, family, kind, protocol, nbytes)
-        return 0, self.socket
 
 
 class _Sender:

@@ -43,7 +43,8 @@ from trio.lowlevel import (
 
 from portio.completion import succeeded
 from portio.errors import OperationCancelledError, PortClosedError, port_closed
-from portio.operations import Accept, Connect, Read, Recv, RecvFrom, Send, Timer, Write
+from portio.operations import Connect, Read, Recv, RecvFrom, Send, Timer, Write
+from portio.operations.accept import AnyAccept
 from portio.trio.memory import Lender
 from portio.trio.wakes import check_run, close_accepted, make_wake
 
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
 __all__ = ["TrioPort", "Waiter", "current_port", "port_of", "run"]
 
 #: What waits for somebody else, as a rule.
-_PATIENT = (Recv, RecvFrom, Accept, Connect, Timer)
+_PATIENT = (Recv, RecvFrom, AnyAccept, Connect, Timer)
 
 #: What may end within its submission.
 _PROMPT = (Read, Send, Write)

@@ -9,7 +9,7 @@ import trio
 
 import portio
 from portio.errors import PortClosedError
-from portio.operations import Accept
+from portio.operations.accept import AnyAccept
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -112,7 +112,7 @@ def check_run(token: trio.lowlevel.TrioToken) -> None:
 def close_accepted(packets: Iterable[Completion[Any]]) -> None:
     """Closes the sockets of accepts that nobody will see (contract P7)."""
     for packet in packets:
-        if isinstance(packet.operation, Accept) and packet.error is None:
+        if isinstance(packet.operation, AnyAccept) and packet.error is None:
             packet.result().close()
 
 
