@@ -219,7 +219,9 @@ static bool timeout_read(PyObject *object, int64_t *timeout)
    something: a worker that goes on at once does not hand the GIL to another.  Where there is
    nothing it waits, without the GIL, for news only.  A packet that it took then would lie
    until the GIL comes back, which is up to 5 ms (sys.setswitchinterval) while another worker
-   is busy, who would have had time for it. */
+   is busy, who would have had time for it.  And where the GIL has come because those 5 ms were
+   over, it is the other's packets that lie now: if he has taken some meanwhile, he is left to
+   it (PORTIO_AS_CALLED). */
 static int records_get(struct port *port, portio_completion *records, uint32_t most,
                        int64_t timeout)
 {
@@ -227,7 +229,7 @@ static int records_get(struct port *port, portio_completion *records, uint32_t m
     get_function get = port->get;
     int taken;
     while (port->brief && port->owner == 0 && timeout != 0) {
-        if ((taken = get(native, records, most, 0)) != 0)
+        if ((taken = get(native, records, most, PORTIO_AS_CALLED)) != 0)
             return taken;
         int news;
         Py_BEGIN_ALLOW_THREADS

@@ -130,6 +130,8 @@ static int get_waiting(portio_port *port, portio_completion *records, uint32_t l
 
 int portio_get(portio_port *port, portio_completion *records, uint32_t limit, int64_t timeout)
 {
+    if (timeout == PORTIO_AS_CALLED) /* nobody is: there are no news */
+        timeout = 0;
     if (limit == 0)
         return PORTIO_UNSUPPORTED;
     records[0].token = 0;

@@ -20,7 +20,11 @@
    *called*: it has still to come for it, and who comes first takes it.  As long as one
    that was called is on its way no other is called: it may have to wait for Python's
    lock, and then more of them would only wait for the same.  A member that was called
-   has come with its next call for packets or for an operation, or when it leaves.
+   has come with its next call for packets or for an operation, or when it leaves.  If others
+   have taken packets meanwhile it has come too late (PORTIO_AS_CALLED): whoever had the lock
+   all the time looks after the packets, and has some in hand that lie until it has the lock
+   again.  So who is too late takes nothing, and for a while is not called as long as anybody
+   runs.  Who does not come back to the port is not waited for: it has taken nothing since.
 
    Locks, in this order:
      1. membership_lock (port_members.c), process-wide: which port a thread
@@ -52,6 +56,7 @@ struct waiter {
     bool stacked;          /* in the stack */
     bool asks;             /* for news only: it is called, and nothing is granted */
     bool called;
+    bool stands_back;      /* not called while others run */
 };
 
 #define PORT_WAKES 8
@@ -87,6 +92,7 @@ struct portio_port {
     const void *reaper_thread;  /* … in this thread */
     uint32_t running;           /* threads between taking a packet and the next get */
     uint32_t unasked;           /* gets since somebody asked the system */
+    uint64_t rounds;            /* gets that took packets, ever */
     struct member *members;
     int interrupt_fd;           /* readable: a signal has come; -1: not watched */
     int park_fd;                /* the listener sleeps on it; -1: on its futex */
@@ -127,6 +133,14 @@ struct member *port_member(portio_port *port);    /* joins; NULL: no memory */
 bool member_leave_place(portio_port *port, struct member *member); /* lock held */
 void member_take_place(portio_port *port, struct member *member);  /* lock held */
 void member_come(portio_port *port, struct member *member);        /* lock held */
+/* It has heard of packets, and perhaps is on its way; lock held. */
+void member_hear(portio_port *port, struct member *member, bool comes);
+/* It comes for what it has heard of, and its place is free.  False: it is too late, because
+   others have taken packets since; lock held. */
+bool member_come_for(portio_port *port, struct member *member);
+/* Whether it was too late, and lets those run who have packets in hand; lock held. */
+bool member_stands_back(const portio_port *port, const struct member *member);
+void member_waits(struct member *member); /* it has begun to; lock held */
 void port_members_drop(portio_port *port);        /* the port closes */
 
 /* port_queue.c: packets and waiters; the lock is held for all of them. */

@@ -16,7 +16,10 @@ struct member {
     portio_port *_Atomic port;
     struct member *next;
     struct member *previous;
-    bool running;      /* under the lock of `port` */
+    bool running;      /* under the lock of `port`, like what follows */
+    bool has_heard;    /* of news, for which it has not come yet … */
+    uint64_t heard;    /* … when port->rounds was this */
+    bool late;         /* when it came it was too late, and has not waited since */
     uint32_t lineage;  /* fork_lineage when the record was made */
 };
 
@@ -103,7 +106,7 @@ struct member *port_member(portio_port *port)
     member_detach(member);
     port_lock(port);
     if (!atomic_load(&port->closing)) {
-        member->running = false;
+        member->running = member->has_heard = member->late = false;
         member->previous = NULL;
         member->next = port->members;
         if (port->members != NULL)
@@ -129,6 +132,32 @@ void member_come(portio_port *port, struct member *member)
 {
     if (port->called == member)
         port->called = NULL;
+    if (member != NULL)
+        member->has_heard = false;
+}
+
+void member_hear(portio_port *port, struct member *member, bool comes)
+{
+    member->has_heard = true;
+    member->heard = port->rounds;
+    if (comes)
+        port->called = member;
+}
+
+bool member_come_for(portio_port *port, struct member *member)
+{
+    member->late = member->has_heard && member->heard != port->rounds;
+    return !member->late;
+}
+
+bool member_stands_back(const portio_port *port, const struct member *member)
+{
+    return member->late && port->running > 0;
+}
+
+void member_waits(struct member *member)
+{
+    member->late = false;
 }
 
 void member_take_place(portio_port *port, struct member *member)

@@ -84,12 +84,19 @@ static void waiter_appoint(portio_port *port, struct waiter *waiter)
     port_wake_waiter(port, waiter);
 }
 
-/* The newest waiter (P3), but for those that would only be called while somebody else who
-   was called is on his way, who will look at the system as well. */
+/* Whether it would only wait for the lock that others need: somebody who was called is on his
+   way, and will look at the system as well; or those who run are to be let alone. */
+static bool waiter_is_spared(const portio_port *port, const struct waiter *waiter)
+{
+    return waiter->asks &&
+           (port->called != NULL || (waiter->stands_back && port->running > 0));
+}
+
+/* The newest waiter (P3) of those that may be called. */
 static struct waiter *waiter_next(const portio_port *port)
 {
     struct waiter *waiter = port->top;
-    while (waiter != NULL && waiter->asks && port->called != NULL)
+    while (waiter != NULL && waiter_is_spared(port, waiter))
         waiter = waiter->below;
     return waiter;
 }

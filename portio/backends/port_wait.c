@@ -23,10 +23,10 @@ bool port_drive(portio_port *port, struct waiter *me, int64_t deadline)
 
 static int64_t deadline_after(int64_t timeout)
 {
+    if (timeout == 0 || timeout == PORTIO_AS_CALLED)
+        return DEADLINE_POLL;
     if (timeout < 0)
         return DEADLINE_NEVER;
-    if (timeout == 0)
-        return DEADLINE_POLL;
     int64_t now = monotonic_now();
     return timeout < DEADLINE_NEVER - now ? now + timeout : DEADLINE_NEVER;
 }
@@ -92,7 +92,8 @@ static void others_remove(portio_port *port, struct waiter *me)
 /* True when this waiter should look at the system itself. */
 static bool may_drive(const portio_port *port, const struct waiter *me)
 {
-    if ((port->reaper != NULL && port->reaper != me) || (me->asks && port->called != NULL))
+    if ((port->reaper != NULL && port->reaper != me) || (me->asks && port->called != NULL) ||
+        (me->stands_back && port->running > 0))
         return false;
     return port->running < port->concurrency || port->others != NULL || !me->stacked;
 }
@@ -140,11 +141,27 @@ static void quiet_descriptor(portio_port *port)
     }
 }
 
+/* How long a waiter stands back, in nanoseconds: as long as Python lets a thread have its lock
+   when others want it (sys.setswitchinterval). */
+#define STANDING_BACK 5000000
+
+static int64_t earlier(int64_t one, int64_t other)
+{
+    return one < other ? one : other;
+}
+
 /* The wait of portio_get.  Lock held before and after. */
 static int get_waiting(portio_port *port, struct member *member, portio_completion *records,
                        uint32_t limit, int64_t deadline, int64_t descriptor)
 {
     struct waiter me = {.member = member, .asks = limit == 0};
+    int64_t comes_forward = DEADLINE_NEVER;
+    if (me.asks && member_stands_back(port, member)) {
+        me.stands_back = true;
+        comes_forward = monotonic_now() + STANDING_BACK;
+    }
+    if (member != NULL)
+        member_waits(member);
     int result = 0;
     bool listens = port_listen(port, descriptor, &me);
     stack_push(port, &me);
@@ -157,12 +174,18 @@ static int get_waiting(portio_port *port, struct member *member, portio_completi
             result = PORTIO_INTERRUPTED;
             break;
         }
-        bool undisturbed = waiter_sleep(port, &me, deadline);
+        bool undisturbed = waiter_sleep(port, &me, earlier(deadline, comes_forward));
         if (me.granted != NULL || me.called)
             break;
         if (!undisturbed) {
             result = PORTIO_INTERRUPTED;
             break;
+        }
+        if (me.stands_back && monotonic_now() >= comes_forward) {
+            me.stands_back = false;
+            comes_forward = DEADLINE_NEVER;
+            port_balance(port);
+            continue;
         }
         if (deadline != DEADLINE_NEVER && monotonic_now() >= deadline)
             break;
@@ -210,6 +233,14 @@ static void ask_in_turn(portio_port *port)
     port->reaper = NULL;
 }
 
+/* Who waits for news waits in line: see port.h.  Who polls does not. */
+static int news_queue(const portio_port *port, const struct member *member, int result,
+                      int64_t deadline)
+{
+    bool waits = port->called != NULL || member_stands_back(port, member);
+    return waits && deadline != DEADLINE_POLL ? 0 : result;
+}
+
 /* What portio_get does with the descriptor SLEEP_NOT in the main thread: see
    PORTIO_WOULD_SLEEP. */
 #define SLEEP_NOT (-2)
@@ -231,11 +262,12 @@ static int packets_get(portio_port *port, portio_completion *records, uint32_t l
     int64_t deadline = deadline_after(timeout);
     int result = 0;
     port_lock(port);
+    bool late = timeout == PORTIO_AS_CALLED && member != NULL && !member_come_for(port, member);
     member_come(port, member);
     member_leave_place(port, member);
     if (atomic_load_explicit(&port->closing, memory_order_relaxed)) {
         result = PORTIO_CLOSED;
-    } else {
+    } else if (!late) {
         ask_in_turn(port);
         engine_harvest(port);
         if (port->thread_bound) {
@@ -246,6 +278,8 @@ static int packets_get(portio_port *port, portio_completion *records, uint32_t l
             }
         }
         result = (int)packets_take(port, member, records, 0, limit);
+        if (limit == 0)
+            result = news_queue(port, member, result, deadline);
         if (result == 0) {
             bool stays_awake = deadline != DEADLINE_POLL && descriptor == SLEEP_NOT &&
                                port_in_main_thread(port);
@@ -253,11 +287,16 @@ static int packets_get(portio_port *port, portio_completion *records, uint32_t l
                 result = get_polling(port, member, records, limit);
             else
                 result = get_waiting(port, member, records, limit, deadline, descriptor);
+            if (stays_awake && limit == 0)
+                result = news_queue(port, member, result, deadline);
             if (result == 0 && stays_awake)
                 result = PORTIO_WOULD_SLEEP;
         }
     }
-    if (result > 0) {
+    if (result > 0 && limit == 0) {
+        member_hear(port, member, deadline != DEADLINE_POLL);
+    } else if (result > 0) {
+        port->rounds++;
         if ((uint32_t)result < limit)
             records[result].token = 0; /* marks the end, for who salvages a batch */
         if (port->thread_bound && !port->lazy_submit)

@@ -30,6 +30,17 @@ def news(port: portio.Port, timeout: int) -> int:
     return port._lib.portio_get(port._native, port._null, 0, timeout)
 
 
+def come(port: portio.Port) -> int:
+    """Who has heard of packets comes for one: its `nbytes`, or -1."""
+    numbers, records = port._make_array()
+    count = port._lib.portio_get(port._native, records, 1, port._lib.PORTIO_AS_CALLED)
+    assert count in (0, 1)
+    out: list[portio.Completion[object]] = []
+    if count:
+        port._take(out, *numbers[:3])
+    return out[0].nbytes if out else -1
+
+
 def waiting(port: portio.Port) -> Background[int]:
     """A thread that waits for news, and has nothing else to do."""
     return Background(news, port, int(LIMIT) * SECOND)
@@ -77,6 +88,64 @@ def test_who_was_called_and_takes_its_time(port: portio.Port) -> None:
     port.post()  # which nobody takes, so each of them is called when the one before has ended
     assert [other.result() for other in others] == [1, 1, 1]
     assert port.get(0) is not None
+
+
+def test_who_comes_too_late_leaves_it_to_those_who_run(port: portio.Port) -> None:
+    """And waits, but not for ever: who runs may never come back."""
+    heard, comes = threading.Event(), threading.Event()
+
+    def hear() -> list[int]:
+        assert news(port, FOREVER) == 1
+        heard.set()
+        assert comes.wait(LIMIT)
+        return [come(port), news(port, FOREVER), come(port)]
+
+    with Background(hear) as worker:
+        port.post(None, 7)
+        assert heard.wait(LIMIT)
+        done = port.get(0)  # from now on this thread runs
+        assert done is not None
+        assert done.nbytes == 7
+        port.post(None, 8)
+        comes.set()
+        assert worker.result() == [-1, 1, 8]
+
+
+def test_who_was_late_is_called_when_nobody_runs_any_more(port: portio.Port) -> None:
+    heard, comes, late = threading.Event(), threading.Event(), threading.Event()
+
+    def hear() -> list[int]:
+        assert news(port, FOREVER) == 1
+        heard.set()
+        assert comes.wait(LIMIT)
+        taken = [come(port)]
+        late.set()
+        return [*taken, news(port, FOREVER), come(port)]
+
+    with Background(hear) as worker:
+        port.post(None, 7)
+        assert heard.wait(LIMIT)
+        assert in_thread(port.get, 0) is not None  # a thread that ends, and runs no more
+        comes.set()
+        assert late.wait(LIMIT)
+        port.post(None, 8)
+        assert worker.result() == [-1, 1, 8]
+
+
+def test_who_comes_in_time_takes_what_there_is(port: portio.Port) -> None:
+    def hear() -> list[int]:
+        return [news(port, FOREVER), come(port), come(port)]
+
+    with Background(hear) as worker:
+        port.post(None, 7)
+        assert worker.result() == [1, 7, -1]
+
+
+def test_who_has_heard_of_nothing_takes_what_there_is(backend: str) -> None:
+    with portio.Port(8, backend=backend) as port:
+        for number in (7, 8):
+            port.post(None, number)
+        assert [come(port), come(port), come(port)] == [7, 8, -1]
 
 
 def test_a_thread_that_was_called_and_ends(port: portio.Port) -> None:
