@@ -36,7 +36,7 @@ from portio.engine import raise_forked
 from portio.files import Handle
 from portio.keys import CompletionKey, HandleLike, descriptor_of
 from portio.operations import numbers
-from portio.registry import Entry, Identity, identify, identity_of, registry
+from portio.registry import Identity, identify, identity_of, registry
 from portio.submission import Submission
 
 if TYPE_CHECKING:
@@ -415,7 +415,7 @@ class Port(Submission):
 accelerator.install(Port, "associate")
 accelerator.give(
     *(socket.socket, socket.SocketType.detach, socket.close),
-    *(CompletionKey, Outcome, registry, Entry, Refused, adopt),
+    *(CompletionKey, Outcome, registry, Refused, adopt),
 )
 
 

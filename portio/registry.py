@@ -23,17 +23,17 @@ opened the handle; `check` is for all others, before the engine opens it.
 Locking.  `lock` is held from the look into the registry until the new entry is
 in it; the system's association happens in between, so two threads cannot both
 succeed.  It is an RLock: a collection that starts under it may run a destructor
-that associates or closes something.  `CompletionKey.__del__` takes no lock at
-all: a dead weak reference says enough.
+that associates or closes something.  Methods in C do without it where they keep the GIL
+from the look to the end; they only see that nobody holds it.  `CompletionKey.__del__`
+takes no lock at all: a dead weak reference says enough.
 """
 
 from __future__ import annotations
 
-import threading
-import weakref
 from typing import TYPE_CHECKING, TypeAlias
 
 from portio import system
+from portio.accelerator import Entry, Guard, RegistryFields
 
 if TYPE_CHECKING:
     from portio.backends.native import CData
@@ -68,20 +68,14 @@ def _is_socket(identity: Identity) -> bool:
     return isinstance(identity, int)
 
 
-class Entry(weakref.ref["CompletionKey"]):
-    """A weak reference to a key, and what its descriptor meant then."""
-
-    __slots__ = ("identity",)
-
-    identity: Identity | None  # set by `Registry.add`: a constructor would take twice the time
-
-
-class Registry:
+class Registry(RegistryFields):
     """Descriptors and the keys that they belong to."""
+
+    __slots__ = ()
 
     def __init__(self) -> None:
         #: Hold it from the look into the books, or `check`, to `add`.
-        self.lock = threading.RLock()
+        self.lock = Guard()
         #: By descriptor.  One that is not in here has no holder, and nothing of it is stale …
         self.entries: dict[int, Entry] = {}
         #: … unless it is a duplicate of one of these sockets: descriptors by identity.
@@ -107,7 +101,7 @@ class Registry:
         entry = self.entries.get(descriptor)
         if entry is None:
             return None
-        key = entry()
+        key: CompletionKey | None = entry()
         if key is not None and key.attached:
             if key.means(descriptor) and entry.identity == identify(descriptor):
                 return key
@@ -117,7 +111,7 @@ class Registry:
 
     def add(self, descriptor: int, identity: Identity | None, key: CompletionKey) -> None:
         """Enters `key`; nobody holds `descriptor`, or its holder gives way to the new key."""
-        entry = Entry(key)
+        entry: Entry = Entry(key)
         entry.identity = identity
         self.entries[descriptor] = entry
         if identity is not None and _is_socket(identity):
@@ -147,7 +141,7 @@ class Registry:
 
     def forget_all(self) -> None:
         """Makes the registry new, for a forked child, whose ports are the parent's."""
-        self.lock = threading.RLock()  # a thread that does not exist here may hold it
+        self.lock = Guard()  # a thread that does not exist here may hold it
         self.entries = {}
         self.sockets = {}
 

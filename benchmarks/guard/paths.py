@@ -134,20 +134,30 @@ def pieces(backend: str) -> Callable[[], None]:
     return walk
 
 
-def accepts(backend: str) -> Callable[[], None]:
-    """Connections that are accepted, associated and closed."""
-    port = _port(backend)
+def _listener() -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind("")  # the system chooses a name
     listener.listen(BATCH)
+    return listener
+
+
+def _clients(listener: socket.socket) -> list[socket.socket]:
     name = listener.getsockname()
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(BATCH)]
+    for client in clients:
+        client.connect(name)
+    return clients
+
+
+def accepts(backend: str) -> Callable[[], None]:
+    """Connections that are accepted, associated and closed."""
+    port = _port(backend)
+    listener = _listener()
     key = port.associate(listener)
     operations = [portio.Accept(key) for _ in range(BATCH)]
 
     def walk() -> None:
-        clients = [socket.socket(socket.AF_UNIX) for _ in range(BATCH)]
-        for client in clients:
-            client.connect(name)
+        clients = _clients(listener)
         for operation in operations:
             port.submit(operation)
         count = BATCH
@@ -157,6 +167,35 @@ def accepts(backend: str) -> Callable[[], None]:
                 count -= 1
         for client in clients:
             client.close()
+
+    return walk
+
+
+def connections(backend: str) -> Callable[[], None]:
+    """Connections that come with their keys, each with a receive up to its end."""
+    port = _port(backend)
+    pool = portio.BufferPool(port, 2 * BATCH, SIZE)
+    listener = _listener()
+    key = port.associate(listener)
+    operations = [portio.AcceptKey(key) for _ in range(BATCH)]
+
+    def walk() -> None:
+        for operation in operations:
+            port.submit(operation)
+        clients = _clients(listener)
+        count = BATCH
+        while count:
+            for done in port.get_many(256, 0):
+                port.submit(portio.RecvMultishot(done.result(), pool))
+                count -= 1
+        for client in clients:
+            client.close()
+        count = BATCH
+        while count:
+            for done in port.get_many(256, 0):
+                assert done.key is not None
+                done.key.close()
+                count -= 1
 
     return walk
 
@@ -180,7 +219,17 @@ def reads(backend: str) -> Callable[[], None]:
 
 PATHS: dict[str, Callable[[str], Callable[[], None]]] = {
     path.__name__: path
-    for path in (reference, posts, sends, quiet_sends, receives, pieces, accepts, reads)
+    for path in (
+        reference,
+        posts,
+        sends,
+        quiet_sends,
+        receives,
+        pieces,
+        accepts,
+        connections,
+        reads,
+    )
 }
 
 

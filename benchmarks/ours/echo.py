@@ -15,9 +15,7 @@ class Receive(portio.Recv):
 
     __slots__ = ("answer",)
 
-    def __init__(self, key: portio.CompletionKey, size: int) -> None:
-        super().__init__(key, bytearray(size))
-        self.answer: Answer | None = None  # most connections of a large server are silent
+    answer: Answer | None  # most connections of a large server are silent
 
 
 class Answer(portio.Send):
@@ -58,7 +56,9 @@ def serve(port: portio.Port, room: int) -> None:
                 else:
                     operation.key.close()
             elif isinstance(operation, portio.AcceptKey):
-                submit(Receive(done.result(), room))
+                receive = Receive(done.result(), bytearray(room))
+                receive.answer = None
+                submit(receive)
                 submit(operation)
 
 

@@ -17,9 +17,7 @@ class Receive(portio.RecvMultishot):
 
     __slots__ = ("answer",)
 
-    def __init__(self, key: portio.CompletionKey, pool: portio.BufferPool) -> None:
-        super().__init__(key, pool)
-        self.answer: portio.Send | None = None  # most connections of a large server are silent
+    answer: portio.Send | None  # most connections of a large server are silent
 
 
 def serve(port: portio.Port, pool: portio.BufferPool) -> None:
@@ -42,7 +40,9 @@ def serve(port: portio.Port, pool: portio.BufferPool) -> None:
                 else:
                     operation.key.close()
             elif isinstance(operation, portio.AcceptKey):
-                submit(Receive(done.result(), pool))
+                receive = Receive(done.result(), pool)
+                receive.answer = None
+                submit(receive)
                 submit(operation)
 
 

@@ -28,6 +28,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ __all__ = [
     "Adopting",
     "Book",
     "CompletionFields",
+    "Entry",
+    "Guard",
     "KeyFields",
     "OperationFields",
     "OutcomeFields",
@@ -54,11 +58,13 @@ __all__ = [
     "ReadFields",
     "RecvFields",
     "RecvMultishotFields",
+    "RegistryFields",
     "SendFields",
     "Tokens",
     "TransferFields",
     "WriteFields",
     "connect",
+    "construct",
     "disconnect",
     "examine",
     "give",
@@ -144,6 +150,21 @@ if TYPE_CHECKING or not ACCELERATED:
             *("_message_based", "_number", "_port", "data", "handle"),
         )
 
+    #: The registry's lock.
+    Guard = threading.RLock
+
+    class Entry(weakref.ref[Any]):
+        """A weak reference to a key, and what its descriptor meant then."""
+
+        __slots__ = ("identity",)
+
+        identity: Any  # set by `Registry.add`
+
+    class RegistryFields:
+        """What the registry has."""
+
+        __slots__ = ("entries", "lock", "sockets")
+
     class OutcomeFields:
         """What an outcome has."""
 
@@ -202,6 +223,9 @@ else:
     Accepting = _module.Accepting
     Adopting = _module.Adopting
     KeyFields = _module.KeyFields
+    Guard = _module.Guard
+    Entry = _module.Entry
+    RegistryFields = _module.RegistryFields
     OutcomeFields = _module.OutcomeFields
     CompletionFields = _module.CompletionFields
     PoolFields = _module.PoolFields
@@ -220,6 +244,17 @@ def install(owner: type, *names: str) -> None:
         setattr(owner, f"_{name.lstrip('_')}_by_rule", rule)
         if ACCELERATED:
             setattr(owner, name, _module.method(owner, name, rule.__doc__))
+
+
+def construct(*owners: Any) -> None:
+    """Leaves the constructors of operations to their base types in C.
+
+    Those call Python's as ``_init_by_rule``.
+    """
+    for owner in owners:
+        owner._init_by_rule = owner.__init__
+        if ACCELERATED:
+            del owner.__init__
 
 
 #: What C takes from an operation's fields, and what it does for `_prepare`.

@@ -155,7 +155,7 @@ struct port {
 };
 
 extern PyTypeObject *operation_type, *transfer_type, *key_type, *pool_type, *completion_type,
-    *outcome_type, *port_type;
+    *outcome_type, *port_type, *registry_type;
 extern PyObject *array_type;
 
 /* Classes and objects of Python that C makes or uses; NULL: Python has not given them yet. */
@@ -164,7 +164,7 @@ extern struct given {
     PyObject *socket_detach, *socket_close; /* in C: no signal handler runs within */
     PyTypeObject *key_class;
     PyObject *outcome_class;
-    PyObject *registry, *registry_entry;
+    PyObject *registry;
     PyTypeObject *refused_class;
     PyObject *adopt; /* the rule for a connection that comes with its key */
 } given;
@@ -172,8 +172,8 @@ extern struct given {
 /* Names of attributes, made once: who asks by a text makes a new one each time, and the cache of
    a type's attributes does not know it. */
 #define NAMES(name)                                                                            \
-    name(accepting_form) name(acquire) name(detach) name(entries) name(fileno) name(identity)  \
-    name(lock) name(release) name(settle) name(sockets) name(_orphans)
+    name(accepting_form) name(acquire) name(detach) name(fileno) name(release) name(settle)    \
+    name(_orphans)
 extern struct names {
     PyObject *init;
 #define NAME(name) PyObject *name;
@@ -216,6 +216,9 @@ PyObject *accepting_form(struct key *key);
 int adopt_add(PyObject *module);
 /* The same for an accept whose connections come with their keys. */
 PyObject *adopting_make(PyObject *port, struct key *listener);
+
+/* ---- registry_object.c ---- */
+int registry_add_types(PyObject *module);
 
 /* ---- port_object.c ---- */
 int port_add(PyObject *module);

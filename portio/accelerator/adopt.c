@@ -68,8 +68,7 @@ static PyObject *adopting_new(PyTypeObject *type, PyObject *arguments, PyObject 
 /* Usual is a number that the registry does not know, and a system that does not refuse. */
 static enum attached adopt_usual(struct adopting *self, PyObject *descriptor, int64_t number)
 {
-    struct registry registry;
-    if (self->key != NULL || given.registry == NULL || !registry_open(&registry))
+    if (self->key != NULL)
         return ATTACHED_BY_RULE;
     struct attachment plan = {
         .data = Py_None,
@@ -78,10 +77,9 @@ static enum attached adopt_usual(struct adopting *self, PyObject *descriptor, in
         .number = number,
         .listener = ((struct key *)self->listener)->id,
     };
-    enum attached result = attachment_enter(self->port, &plan, &registry);
+    enum attached result = attachment_enter(self->port, &plan);
     if (result == ATTACHED)
         self->key = Py_NewRef(plan.key);
-    registry_close(&registry);
     attachment_drop(&plan);
     return result;
 }

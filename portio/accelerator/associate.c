@@ -18,12 +18,7 @@ static enum attached associate_socket(PyObject *self, PyObject *handle, PyObject
                                       PyObject **key)
 {
     struct attachment plan = {.handle = handle, .data = data, .accepting = Py_None};
-    enum attached result = ATTACHED_BY_RULE;
-    struct registry registry;
-    if (plan_make(&plan) && registry_open(&registry)) {
-        result = attachment_enter(self, &plan, &registry);
-        registry_close(&registry);
-    }
+    enum attached result = plan_make(&plan) ? attachment_enter(self, &plan) : ATTACHED_BY_RULE;
     if (result == ATTACHED)
         *key = Py_NewRef(plan.key);
     attachment_drop(&plan);

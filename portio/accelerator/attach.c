@@ -10,17 +10,6 @@ void attachment_drop(struct attachment *plan)
     Py_XDECREF(plan->descriptor);
 }
 
-/* The key and its place in the registry.  It is made when nothing but memory can be wanting: the
-   end of an empty key would run Python. */
-static bool key_make(struct attachment *plan)
-{
-    plan->key = PyType_GenericAlloc(given.key_class, 0);
-    plan->entry = plan->key != NULL
-                      ? PyObject_CallFunctionObjArgs(given.registry_entry, plan->key, NULL)
-                      : NULL;
-    return plan->entry != NULL;
-}
-
 static void key_fill(struct key *key, PyObject *port, const struct attachment *plan,
                      const portio_handle *opened, PyObject *identity)
 {
@@ -46,48 +35,56 @@ static void handle_forget(const struct port *port, const portio_handle *opened)
         port->abandon(port->native, opened->id); /* it stays this port's, but open, and nobody's key */
 }
 
-static int door_open(const struct port *port, const struct attachment *plan,
-                     portio_handle *opened)
+/* What a call of the engine needs, while others may have the GIL. */
+struct door {
+    portio_port *native;
+    open_function open;
+    adopt_function adopt;
+    uint64_t listener;
+    long long number;
+};
+
+static int door_open(const struct door *door, portio_handle *opened)
 {
-    return plan->listener != 0 ? port->adopt(port->native, plan->listener, plan->number, opened)
-                               : port->open(port->native, plan->number, opened);
+    return door->listener != 0
+               ? door->adopt(door->native, door->listener, door->number, opened)
+               : door->open(door->native, door->number, opened);
 }
 
 static int engine_open(const struct port *port, const struct attachment *plan,
                        portio_handle *opened)
 {
-    struct port door = *port; /* as it is while we have the GIL */
+    const struct door door = {port->native, port->open, port->adopt, plan->listener, plan->number};
     int refused;
     if (port->brief) /* so is this: submit.c */
-        return door_open(&door, plan, opened);
+        return door_open(&door, opened);
     Py_BEGIN_ALLOW_THREADS
-    refused = door_open(&door, plan, opened);
+    refused = door_open(&door, opened);
     Py_END_ALLOW_THREADS
     return refused;
 }
 
-/* As `identity_of` in registry.py. */
+/* As `identity_of` in registry.py, of a socket. */
 static PyObject *identity_make(const portio_handle *opened)
 {
     if (opened->device == 0) /* no device has this number: the engine does not tell */
         return Py_NewRef(Py_None);
-    if (opened->family != 0)
-        return PyLong_FromUnsignedLongLong(opened->inode);
-    return Py_BuildValue("(KK)", (unsigned long long)opened->device,
-                         (unsigned long long)opened->inode);
+    return PyLong_FromUnsignedLongLong(opened->inode);
 }
 
-enum attached attachment_enter(PyObject *self, struct attachment *plan,
-                               const struct registry *registry)
+/* From the look at the registry on nothing of Python runs; and others have the GIL only within
+   the engine, if at all. */
+static enum attached handle_enter(PyObject *self, struct attachment *plan,
+                                  const struct registry *registry)
 {
     struct port *port = (struct port *)self;
     portio_handle opened = {.id = 0};
     if (port->native == NULL || registry_has(registry->entries, plan->descriptor) ||
         engine_open(port, plan, &opened) != 0)
         return ATTACHED_BY_RULE;
-    PyObject *identity = identity_make(&opened);
+    PyObject *identity = opened.family != 0 ? identity_make(&opened) : NULL;
     enum attached result = ATTACHED;
-    if (identity != NULL && !registry_has(registry->sockets, identity) && key_make(plan) &&
+    if (identity != NULL && !registry_has(registry->sockets, identity) &&
         registry_add(registry, plan->descriptor, identity, plan->entry)) {
         key_fill((struct key *)plan->key, self, plan, &opened, identity);
     } else {
@@ -95,5 +92,22 @@ enum attached attachment_enter(PyObject *self, struct attachment *plan,
         handle_forget(port, &opened);
     }
     Py_XDECREF(identity);
+    return result;
+}
+
+enum attached attachment_enter(PyObject *self, struct attachment *plan)
+{
+    /* First: it may run anything. */
+    plan->key = PyType_GenericAlloc(given.key_class, 0);
+    plan->entry = plan->key != NULL ? entry_make(plan->key) : NULL;
+    struct registry *registry = plan->entry != NULL ? registry_look() : NULL;
+    if (registry == NULL)
+        return plan->entry != NULL ? ATTACHED_BY_RULE : ATTACHING_FAILED;
+    bool holds = !((struct port *)self)->brief;
+    if (holds && !registry_hold(registry))
+        return ATTACHED_BY_RULE;
+    enum attached result = handle_enter(self, plan, registry);
+    if (holds)
+        registry_release(registry);
     return result;
 }

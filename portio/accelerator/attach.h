@@ -14,9 +14,8 @@ struct attachment {
 
 enum attached { ATTACHED, ATTACHED_BY_RULE, ATTACHING_FAILED };
 
-/* The registry is held.  Unless it is attached, nothing has changed. */
-enum attached attachment_enter(PyObject *port, struct attachment *plan,
-                               const struct registry *registry);
+/* Unless it is attached, nothing has changed. */
+enum attached attachment_enter(PyObject *port, struct attachment *plan);
 void attachment_drop(struct attachment *plan);
 
 #endif

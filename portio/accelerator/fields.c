@@ -111,22 +111,40 @@ int class_mark(PyTypeObject *class)
 }
 
 /* The kind is found by asking, since of several bases the one that gives a class its tp_new
-   need not be the one that says what it is. */
-static PyObject *operation_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+   need not be the one that says what it is.  False: an exception. */
+static bool class_look(PyTypeObject *class, uint32_t *form, uint32_t *number)
 {
-    (void)arguments, (void)keywords; /* they are for __init__ */
-    PyObject *self = PyType_GenericAlloc(type, 0);
-    int is_marked = marked != NULL && self != NULL ? PySet_Contains(marked, (PyObject *)type) : 0;
-    if (is_marked < 0)
-        Py_CLEAR(self);
-    if (is_marked != 0 || self == NULL)
-        return self;
-    for (size_t at = 0; at < sizeof kinds / sizeof *kinds; at++)
-        if (PyType_IsSubtype(type, kinds[at].type)) {
-            ((struct operation *)self)->form = kinds[at].form;
-            ((struct operation *)self)->kind = kinds[at].number;
+    int is_marked = marked != NULL ? PySet_Contains(marked, (PyObject *)class) : 0;
+    *form = FORM_OTHER;
+    *number = 0;
+    for (size_t at = 0; is_marked == 0 && at < sizeof kinds / sizeof *kinds; at++)
+        if (PyType_IsSubtype(class, kinds[at].type)) {
+            *form = kinds[at].form;
+            *number = kinds[at].number;
             break;
         }
+    return is_marked >= 0;
+}
+
+/* What was found of the last class that was asked for: programs make many of one after the
+   other.  A class is marked when it is made, before it has any operation. */
+static PyObject *operation_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    static PyObject *known; /* held, so that no other class is at this address */
+    static uint32_t form, number;
+    (void)arguments, (void)keywords; /* they are for __init__ */
+    PyObject *self = PyType_GenericAlloc(type, 0), *before = NULL;
+    if (self != NULL && (PyObject *)type != known) {
+        before = known;
+        known = class_look(type, &form, &number) ? Py_NewRef((PyObject *)type) : NULL;
+        if (known == NULL)
+            Py_CLEAR(self);
+    }
+    if (self != NULL) {
+        ((struct operation *)self)->form = form;
+        ((struct operation *)self)->kind = number;
+    }
+    Py_XDECREF(before); /* last: it may run anything */
     return self;
 }
 
@@ -145,6 +163,79 @@ static PyType_Slot operation_slots[] = {
 };
 SPEC(operation, OperationFields, struct operation, Py_TPFLAGS_HAVE_GC);
 
+/* Constructors.  The rule is that of Python's class, which Python has given away to this
+   (`accelerator.construct`); it is asked where arguments have names, and by operations that
+   are for Python. */
+static int init_by_rule(PyObject *self, PyObject *arguments, PyObject *keywords)
+{
+    PyObject *rule = PyObject_GetAttrString(self, "_init_by_rule");
+    PyObject *done = rule != NULL ? PyObject_Call(rule, arguments, keywords) : NULL;
+    Py_XDECREF(rule);
+    Py_XDECREF(done);
+    return done != NULL ? 0 : -1;
+}
+
+static void field_set(PyObject **field, PyObject *value)
+{
+    PyObject *before = *field;
+    *field = Py_NewRef(value);
+    Py_XDECREF(before);
+}
+
+/* How many there are without a name; -1: it is for the rule. */
+static Py_ssize_t arguments_count(PyObject *self, PyObject *arguments, PyObject *keywords)
+{
+    bool named = keywords != NULL && PyDict_Size(keywords) > 0;
+    bool usual = !named && ((struct operation *)self)->form != FORM_OTHER;
+    return usual ? PyTuple_Size(arguments) : -1;
+}
+
+/* (key, buffer, flags or offset = 0) */
+static int transfer_init(PyObject *self, PyObject *arguments, PyObject *keywords)
+{
+    static PyObject *zero;
+    struct transfer *transfer = (struct transfer *)self;
+    Py_ssize_t count = arguments_count(self, arguments, keywords);
+    if (count != 2 && count != 3)
+        return init_by_rule(self, arguments, keywords);
+    if (zero == NULL && (zero = PyLong_FromLong(0)) == NULL)
+        return -1;
+    field_set(&transfer->base.key, PyTuple_GetItem(arguments, 0));
+    field_set(&transfer->buffer, PyTuple_GetItem(arguments, 1));
+    field_set(&transfer->argument, count == 3 ? PyTuple_GetItem(arguments, 2) : zero);
+    field_set(&transfer->base.entry, Py_None);
+    return 0;
+}
+
+static void bare_set(PyObject *self, PyObject *key, PyObject *argument)
+{
+    struct bare *bare = (struct bare *)self;
+    field_set(&bare->base.key, key);
+    field_set(&bare->argument, argument);
+    field_set(&bare->base.entry, Py_None);
+}
+
+/* (key, *, multishot = False) */
+static int accept_init(PyObject *self, PyObject *arguments, PyObject *keywords)
+{
+    if (arguments_count(self, arguments, keywords) != 1)
+        return init_by_rule(self, arguments, keywords);
+    bare_set(self, PyTuple_GetItem(arguments, 0), Py_False);
+    return 0;
+}
+
+/* (key, pool) */
+static int pooled_init(PyObject *self, PyObject *arguments, PyObject *keywords)
+{
+    if (arguments_count(self, arguments, keywords) != 2)
+        return init_by_rule(self, arguments, keywords);
+    bare_set(self, PyTuple_GetItem(arguments, 0), PyTuple_GetItem(arguments, 1));
+    return 0;
+}
+
+/* What `inspect` tells of them. */
+#define SIGNATURE(Name, arguments) {Py_tp_doc, #Name "(" arguments ")\n--\n\nFields."}
+
 /* ---- transfers ---- */
 
 static PyMemberDef transfer_members[] = {OBJECT("buffer", struct transfer, buffer), {0}};
@@ -159,7 +250,12 @@ SPEC(transfer, TransferFields, struct transfer, Py_TPFLAGS_HAVE_GC);
         OBJECT(argument_name, struct transfer, argument),                                      \
         {0},                                                                                   \
     };                                                                                         \
-    static PyType_Slot lower##_slots[] = {{Py_tp_members, lower##_members}, {0, NULL}};        \
+    static PyType_Slot lower##_slots[] = {                                                     \
+        {Py_tp_members, lower##_members},                                                      \
+        {Py_tp_init, transfer_init},                                                           \
+        SIGNATURE(Name, "key, buffer, " argument_name "=0"),                                   \
+        {0, NULL},                                                                             \
+    };                                                                                         \
     SPEC(lower, Name, struct transfer, 0)
 
 KIND(recv, RecvFields, "flags");
@@ -169,18 +265,23 @@ KIND(write, WriteFields, "offset");
 
 /* ---- accepts, and receives with a pool ---- */
 
-#define BARE(lower, Name, argument_name)                                                       \
+#define BARE(lower, Name, argument_name, init, arguments)                                      \
     static PyMemberDef lower##_members[] = {                                                   \
         OBJECT(argument_name, struct bare, argument),                                          \
         {0},                                                                                   \
     };                                                                                         \
     COLLECTED(lower, struct bare, base.entry, 4)                                               \
-    static PyType_Slot lower##_slots[] = {COLLECTED_SLOTS(lower), {0, NULL}};                  \
+    static PyType_Slot lower##_slots[] = {                                                     \
+        COLLECTED_SLOTS(lower),                                                                \
+        {Py_tp_init, init},                                                                    \
+        SIGNATURE(Name, arguments),                                                            \
+        {0, NULL},                                                                             \
+    };                                                                                         \
     SPEC(lower, Name, struct bare, Py_TPFLAGS_HAVE_GC)
 
-BARE(accept, AcceptFields, "multishot");
-BARE(accept_key, AcceptKeyFields, "multishot");
-BARE(pooled, RecvMultishotFields, "pool");
+BARE(accept, AcceptFields, "multishot", accept_init, "key, *, multishot=False");
+BARE(accept_key, AcceptKeyFields, "multishot", accept_init, "key, *, multishot=False");
+BARE(pooled, RecvMultishotFields, "pool", pooled_init, "key, pool");
 
 /* ---- keys ---- */
 

@@ -95,14 +95,14 @@ static PyObject *mark(PyObject *module, PyObject *class)
     Py_RETURN_NONE;
 }
 
-/* give(socket, detach, close, key, outcome, registry, entry, refused, adopt) */
+/* give(socket, detach, close, key, outcome, registry, refused, adopt) */
 static PyObject *give(PyObject *module, PyObject *arguments)
 {
     (void)module;
-    PyObject *socket, *detach, *close, *key, *outcome, *registry, *entry, *refused, *adopt;
-    if (!PyArg_ParseTuple(arguments, "O!OOO!O!OO!O!O", &PyType_Type, &socket, &detach, &close,
-                          &PyType_Type, &key, &PyType_Type, &outcome, &registry, &PyType_Type,
-                          &entry, &PyType_Type, &refused, &adopt))
+    PyObject *socket, *detach, *close, *key, *outcome, *registry, *refused, *adopt;
+    if (!PyArg_ParseTuple(arguments, "O!OOO!O!O!O!O", &PyType_Type, &socket, &detach, &close,
+                          &PyType_Type, &key, &PyType_Type, &outcome, registry_type, &registry,
+                          &PyType_Type, &refused, &adopt))
         return NULL;
     if (!is_for((PyTypeObject *)key, key_type) || !is_for((PyTypeObject *)outcome, outcome_type))
         return NULL;
@@ -113,7 +113,6 @@ static PyObject *give(PyObject *module, PyObject *arguments)
         .key_class = (PyTypeObject *)Py_NewRef(key),
         .outcome_class = Py_NewRef(outcome),
         .registry = Py_NewRef(registry),
-        .registry_entry = Py_NewRef(entry),
         .refused_class = (PyTypeObject *)Py_NewRef(refused),
         .adopt = Py_NewRef(adopt),
     };
@@ -156,7 +155,8 @@ PyMODINIT_FUNC PyInit__accelerator(void)
         array_type = PyObject_GetAttrString(arrays, "array");
     Py_XDECREF(arrays);
     if (array_type == NULL || !names_make() || fields_add(module) < 0 || pin_add(module) < 0 ||
-        book_add(module) < 0 || accept_add(module) < 0 || adopt_add(module) < 0 || port_add(module) < 0) {
+        book_add(module) < 0 || accept_add(module) < 0 || adopt_add(module) < 0 ||
+        registry_add_types(module) < 0 || port_add(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

@@ -21,10 +21,18 @@ static bool value_is_refusal(PyObject *value, int64_t *error)
 }
 
 /* The bytes moved, and the result. */
-static bool record_settle(const portio_completion *record, PyObject *settle, PyObject **nbytes,
+static bool record_settle(const portio_completion *record, PyObject *entry, PyObject **nbytes,
                           PyObject **value)
 {
+    PyObject *settle = PyTuple_GetItem(entry, ENTRY_SETTLE);
     bool adopts = settle_is_adopting(settle);
+    if (record->status == 0 && entry_is_pooled(entry)) { /* the end of a stream, as a rule */
+        *nbytes = PyLong_FromLongLong(record->nbytes & UINT32_MAX);
+        *value = *nbytes != NULL ? piece_copy(entry, record->nbytes) : NULL;
+        if (*value != NULL || PyErr_Occurred() != NULL)
+            return *value != NULL;
+        Py_CLEAR(*nbytes);
+    }
     if (record->status == 0 && (adopts || settle_is_accept(settle))) {
         *nbytes = PyLong_FromLong(0);
         if (*nbytes != NULL)
@@ -95,7 +103,7 @@ enum taken end_take(PyObject *self, PyObject *out, const portio_completion *reco
     enum taken result = TAKING_FAILED;
     PyObject *nbytes = NULL, *value = NULL, *outcome = NULL;
     int64_t error = record->status;
-    if (!record_settle(record, PyTuple_GetItem(entry, ENTRY_SETTLE), &nbytes, &value))
+    if (!record_settle(record, entry, &nbytes, &value))
         goto end;
     bool refused = value_is_refusal(value, &error);
     if ((outcome = outcome_make(error, nbytes, refused ? Py_None : value)) == NULL)

@@ -3,14 +3,19 @@
 #include "book.h"
 #include "take.h"
 
-bool record_is_piece(const portio_completion *record, PyObject *entry)
+bool entry_is_pooled(PyObject *entry)
 {
-    return record->status == (int64_t)PORTIO_MORE << 32 &&
-           PyObject_TypeCheck(PyTuple_GetItem(entry, ENTRY_PIN), pool_type);
+    return PyObject_TypeCheck(PyTuple_GetItem(entry, ENTRY_PIN), pool_type);
 }
 
-static PyObject *piece_copy(const struct pool *pool, int64_t nbytes)
+bool record_is_piece(const portio_completion *record, PyObject *entry)
 {
+    return record->status == (int64_t)PORTIO_MORE << 32 && entry_is_pooled(entry);
+}
+
+PyObject *piece_copy(PyObject *entry, int64_t nbytes)
+{
+    const struct pool *pool = (struct pool *)PyTuple_GetItem(entry, ENTRY_PIN);
     Py_ssize_t length = (Py_ssize_t)(nbytes & UINT32_MAX), number = (Py_ssize_t)(nbytes >> 32);
     if (pool->memory == NULL || !PyByteArray_Check(pool->memory) || pool->size < 1 ||
         length > pool->size || number < 0 ||
@@ -76,7 +81,7 @@ enum taken piece_take(PyObject *self, PyObject *out, const portio_completion *re
     if (following == NULL)
         goto end;
     again = entry_follow(entry, following);
-    bytes = piece_copy((struct pool *)PyTuple_GetItem(entry, ENTRY_PIN), record->nbytes);
+    bytes = piece_copy(entry, record->nbytes);
     length = PyLong_FromLongLong(record->nbytes & UINT32_MAX);
     if (again == NULL || bytes == NULL || length == NULL || !completion_prepare(port))
         goto end;

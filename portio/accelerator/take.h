@@ -25,6 +25,10 @@ void operation_end(struct operation *operation, PyObject *outcome);
 void completion_fill(PyObject *operation, PyObject *key, PyObject *nbytes, PyObject *outcome);
 
 /* ---- piece.c ---- */
+bool entry_is_pooled(PyObject *entry);
+/* The bytes that a record of such an entry says have arrived; NULL: an exception, or it is for
+   the rule. */
+PyObject *piece_copy(PyObject *entry, int64_t nbytes);
 bool record_is_piece(const portio_completion *record, PyObject *entry);
 enum taken piece_take(PyObject *self, PyObject *out, const portio_completion *record,
                       PyObject *entry);

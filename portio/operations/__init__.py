@@ -3,6 +3,7 @@
 `base` holds what they share; `accept`, `sockets`, `multishot`, `files` and `timers` the kinds.
 """
 
+from portio import accelerator
 from portio.operations.accept import Accept, AcceptKey
 from portio.operations.base import Operation
 from portio.operations.files import Read, Sync, Write
@@ -35,3 +36,5 @@ __all__ = [
     "Timer",
     "Write",
 ]
+
+accelerator.construct(Accept, AcceptKey, Read, Recv, RecvMultishot, Send, Write)
