@@ -12,12 +12,20 @@ bool record_is_an_end(const portio_completion *record, PyObject *entry)
 }
 
 /* A result that is none: the system has refused what there was to do. */
-static bool value_is_refusal(PyObject *value, int64_t *error)
+bool value_is_refusal(PyObject *value)
 {
-    if (given.refused_class == NULL || !PyObject_TypeCheck(value, given.refused_class))
-        return false;
-    *error = PyLong_AsLongLong(value);
-    return true;
+    return given.refused_class != NULL && PyObject_TypeCheck(value, given.refused_class);
+}
+
+bool settle_is_in_c(PyObject *settle)
+{
+    return settle_is_accept(settle) || settle_is_adopting(settle);
+}
+
+PyObject *settle_in_c(PyObject *settle, int64_t number)
+{
+    return settle_is_adopting(settle) ? adopting_settle(settle, number)
+                                      : accepting_settle(settle, number);
 }
 
 /* The bytes moved, and the result. */
@@ -25,7 +33,6 @@ static bool record_settle(const portio_completion *record, PyObject *entry, PyOb
                           PyObject **value)
 {
     PyObject *settle = PyTuple_GetItem(entry, ENTRY_SETTLE);
-    bool adopts = settle_is_adopting(settle);
     if (record->status == 0 && entry_is_pooled(entry)) { /* the end of a stream, as a rule */
         *nbytes = PyLong_FromLongLong(record->nbytes & UINT32_MAX);
         *value = *nbytes != NULL ? piece_copy(entry, record->nbytes) : NULL;
@@ -33,11 +40,9 @@ static bool record_settle(const portio_completion *record, PyObject *entry, PyOb
             return *value != NULL;
         Py_CLEAR(*nbytes);
     }
-    if (record->status == 0 && (adopts || settle_is_accept(settle))) {
+    if (record->status == 0 && settle_is_in_c(settle)) {
         *nbytes = PyLong_FromLong(0);
-        if (*nbytes != NULL)
-            *value = adopts ? adopting_settle(settle, record->nbytes)
-                            : accepting_settle(settle, record->nbytes);
+        *value = *nbytes != NULL ? settle_in_c(settle, record->nbytes) : NULL;
         return *value != NULL;
     }
     PyObject *moved = PyLong_FromLongLong(record->nbytes);
@@ -65,7 +70,7 @@ static bool record_settle(const portio_completion *record, PyObject *entry, PyOb
     return *value != NULL;
 }
 
-static PyObject *outcome_make(int64_t error, PyObject *nbytes, PyObject *value)
+PyObject *outcome_make(int64_t error, PyObject *nbytes, PyObject *value)
 {
     struct outcome *outcome =
         (struct outcome *)PyType_GenericAlloc((PyTypeObject *)given.outcome_class, 0);
@@ -79,9 +84,8 @@ static PyObject *outcome_make(int64_t error, PyObject *nbytes, PyObject *value)
     return (PyObject *)outcome;
 }
 
-/* Somebody else has claimed it: if the port was closed, an accepted socket is to be, too. */
-static enum taken record_lose(PyObject *self, uint64_t token, PyObject *entry, PyObject *nbytes,
-                              PyObject *outcome)
+enum taken record_lose(PyObject *self, uint64_t token, PyObject *entry, PyObject *nbytes,
+                       PyObject *outcome)
 {
     struct port *port = (struct port *)self;
     PyObject *lost = PyList_New(0), *told = NULL;
@@ -105,7 +109,9 @@ enum taken end_take(PyObject *self, PyObject *out, const portio_completion *reco
     int64_t error = record->status;
     if (!record_settle(record, entry, &nbytes, &value))
         goto end;
-    bool refused = value_is_refusal(value, &error);
+    bool refused = value_is_refusal(value);
+    if (refused)
+        error = PyLong_AsLongLong(value);
     if ((outcome = outcome_make(error, nbytes, refused ? Py_None : value)) == NULL)
         goto end;
     bool silent = error == 0 &&

@@ -118,8 +118,8 @@ static enum taken record_take_special(PyObject *self, PyObject *out,
 {
     if (entry == NULL)
         return TAKEN_BY_RULE;
-    if (record_is_piece(record, entry))
-        return piece_take(self, out, record, entry);
+    if (record_is_turn(record, entry))
+        return turn_take(self, out, record, entry);
     if (record_is_an_end(record, entry))
         return end_take(self, out, record, entry);
     return TAKEN_BY_RULE;

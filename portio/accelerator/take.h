@@ -24,19 +24,27 @@ void operation_end(struct operation *operation, PyObject *outcome);
 /* It is what the list's end has, and no longer the one that is ready. */
 void completion_fill(PyObject *operation, PyObject *key, PyObject *nbytes, PyObject *outcome);
 
-/* ---- piece.c ---- */
+/* ---- turn.c ---- */
+bool record_is_turn(const portio_completion *record, PyObject *entry);
+enum taken turn_take(PyObject *self, PyObject *out, const portio_completion *record,
+                     PyObject *entry);
 bool entry_is_pooled(PyObject *entry);
 /* The bytes that a record of such an entry says have arrived; NULL: an exception, or it is for
    the rule. */
 PyObject *piece_copy(PyObject *entry, int64_t nbytes);
-bool record_is_piece(const portio_completion *record, PyObject *entry);
-enum taken piece_take(PyObject *self, PyObject *out, const portio_completion *record,
-                      PyObject *entry);
 
 /* ---- outcome.c ---- */
 bool record_is_an_end(const portio_completion *record, PyObject *entry);
 enum taken end_take(PyObject *self, PyObject *out, const portio_completion *record,
                     PyObject *entry);
+/* The result of a descriptor that an accept has given, or NULL with an exception. */
+bool settle_is_in_c(PyObject *settle);
+PyObject *settle_in_c(PyObject *settle, int64_t number);
+bool value_is_refusal(PyObject *value);
+PyObject *outcome_make(int64_t error, PyObject *nbytes, PyObject *value);
+/* Somebody else has claimed it: if the port was closed, what was accepted is to be, too. */
+enum taken record_lose(PyObject *self, uint64_t token, PyObject *entry, PyObject *nbytes,
+                       PyObject *outcome);
 
 /* ---- accept.c ---- */
 bool settle_is_accept(PyObject *settle);

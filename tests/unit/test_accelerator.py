@@ -542,6 +542,13 @@ class Settled(portio.Timer):
         return (operation, key, Raises(settle), *rest), request
 
 
+class OwnTurns(portio.Accept):
+    """An accept whose turns are for the rule."""
+
+    def _next_turn(self, entry: Any, token: int) -> Any:
+        return super()._next_turn(entry, token)
+
+
 @pytest.mark.parametrize("by_rule", [False, True], ids=["settling", "a turn"])
 def test_what_interrupts_a_batch_loses_nothing(
     port: portio.Port,
@@ -553,7 +560,7 @@ def test_what_interrupts_a_batch_loses_nothing(
     """Of a batch of which one packet is more than bytes, and interrupted as it is taken."""
     receive, posted = portio.Recv(key, bytearray(8)), object()
     other: portio.Operation[Any] = Settled(0.0)
-    if by_rule:  # only the rule takes a turn of an accept
+    if by_rule:
         raises = Raises(portio.Port._outcome_of)
 
         def outcome_of(*arguments: Any) -> Any:
@@ -561,7 +568,7 @@ def test_what_interrupts_a_batch_loses_nothing(
 
         monkeypatch.setattr(portio.Port, "_outcome_of", outcome_of)
         listener = socket.create_server(("127.0.0.1", 0))
-        other = portio.Accept(port.associate(listener), multishot=True)
+        other = OwnTurns(port.associate(listener), multishot=True)
         client = socket.create_connection(listener.getsockname())
     port.post(payload=posted)
     port.submit(other, receive)

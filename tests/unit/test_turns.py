@@ -11,8 +11,16 @@ import pytest
 import portio
 from portio import engine
 from portio.operations import numbers
+from portio.operations.base import Entry
 from portio.turns import Turns
 from support.watch import LIMIT
+
+
+class Accept(portio.Accept):
+    """Is for Python to carry on, since it begins its turns in its own way."""
+
+    def _next_turn(self, entry: Entry, token: int) -> Entry:
+        return super()._next_turn(entry, token)
 
 
 @pytest.fixture(params=["shared", "thread_bound"])
@@ -40,7 +48,7 @@ def take_client(port: portio.Port) -> None:
     done.result().close()
 
 
-def end(port: portio.Port, accept: portio.Accept) -> None:
+def end(port: portio.Port, accept: Accept) -> None:
     accept.cancel()
     done = port.get(LIMIT)
     assert done is not None
@@ -63,7 +71,7 @@ def test_an_interrupt_before_the_next_turn_has_begun(
     many: bool,
 ) -> None:
     """It delays the next turn, and loses and repeats nothing."""
-    accept = portio.Accept(port.associate(listener), multishot=True)
+    accept = Accept(port.associate(listener), multishot=True)
     port.submit(accept)
     renew = Turns._renew
 
@@ -87,7 +95,7 @@ def test_an_interrupt_before_the_next_turn_has_begun(
 def test_a_cancel_between_two_turns(
     port: portio.Port, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    accept = portio.Accept(port.associate(listener), multishot=True)
+    accept = Accept(port.associate(listener), multishot=True)
     renew = Turns._renew
 
     def cancelled(self: Any, following: int, token: int) -> None:
@@ -114,7 +122,7 @@ def test_a_close_between_two_turns(
 ) -> None:
     """The completion is the program's; there is no other."""
     port = portio.Port(backend=backend)
-    accept = portio.Accept(port.associate(listener), multishot=True)
+    accept = Accept(port.associate(listener), multishot=True)
     port.submit(accept)
     renew = Turns._renew
 
@@ -137,7 +145,7 @@ def test_the_last_life_of_a_slot(port: portio.Port, listener: socket.socket) -> 
     assert port.get(LIMIT) is not None
     token = port._free.pop()
     port._free.append(engine.TOKENS - engine.GENERATION + 1 + (token & (engine.GENERATION - 1)))
-    accept = portio.Accept(port.associate(listener), multishot=True)
+    accept = Accept(port.associate(listener), multishot=True)
     port.submit(accept)
     for _ in range(4):
         connect_and_take(port, listener)
@@ -147,7 +155,7 @@ def test_the_last_life_of_a_slot(port: portio.Port, listener: socket.socket) -> 
 
 def test_nothing_is_a_token_of_another(port: portio.Port, listener: socket.socket) -> None:
     """A request to cancel that is late does not reach the slot's next operation."""
-    accept = portio.Accept(port.associate(listener), multishot=True)
+    accept = Accept(port.associate(listener), multishot=True)
     port.submit(accept)
     stale = []
     for _ in range(3):
