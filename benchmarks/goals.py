@@ -111,11 +111,12 @@ def _echo() -> Iterator[Goal]:
             title = f"echo of 16 KiB, {count} connections: CPU"
             figure = Figure("echo", f"{count}x16KiB", ours, "cpu")
             yield from _beside(title, figure, AT_MOST, {subjects.UVLOOP_PROTOCOL: 1.0})
-    for ours in ENGINES.values():
-        figure = Figure("echo", "1x64B", ours, "p50")
-        yield from _beside(
-            "one connection, to and fro: latency", figure, AT_MOST, {subjects.UVLOOP_PROTOCOL: 1.0}
-        )
+    for backend in subjects.BACKENDS:
+        title = "one connection, to and fro: latency"
+        figure = Figure("echo", "1x64B", SMALL[backend], "p50")
+        yield from _beside(title, figure, AT_MOST, {subjects.UVLOOP_PROTOCOL: 1.0})
+        other = replace(figure, subject=OTHER[backend])
+        yield from _beside(title, other, AT_MOST, {subjects.UVLOOP_PROTOCOL: None})
 
 
 def _files() -> Iterator[Goal]:

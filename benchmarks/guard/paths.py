@@ -177,11 +177,9 @@ def connections(backend: str) -> Callable[[], None]:
     pool = portio.BufferPool(port, 2 * BATCH, SIZE)
     listener = _listener()
     key = port.associate(listener)
-    operations = [portio.AcceptKey(key) for _ in range(BATCH)]
+    port.submit(portio.AcceptKey(key, multishot=True))
 
     def walk() -> None:
-        for operation in operations:
-            port.submit(operation)
         clients = _clients(listener)
         count = BATCH
         while count:

@@ -59,7 +59,6 @@ def serve(port: portio.Port, room: int) -> None:
                 receive = Receive(done.result(), bytearray(room))
                 receive.answer = None
                 submit(receive)
-                submit(operation)
 
 
 def main() -> None:

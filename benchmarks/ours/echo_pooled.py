@@ -43,7 +43,6 @@ def serve(port: portio.Port, pool: portio.BufferPool) -> None:
                 receive = Receive(done.result(), pool)
                 receive.answer = None
                 submit(receive)
-                submit(operation)
 
 
 def main() -> None:

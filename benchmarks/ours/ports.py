@@ -38,6 +38,6 @@ def listening_port(options: argparse.Namespace) -> Iterator[portio.Port]:
     ):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what it accepts has it too
         key = port.associate(listener)
-        port.submit(*(portio.AcceptKey(key) for _ in range(ACCEPTS)))
+        port.submit(*(portio.AcceptKey(key, multishot=True) for _ in range(ACCEPTS)))
         announce(listener.getsockname()[1])
         yield port
