@@ -273,6 +273,13 @@ static void queues_carry(portio_port *port, struct handle *handle)
 
 /* ---- what moves them: starters, events, timers, helpers ---- */
 
+/* Whether what it waits for is what the set tells of: the set knows neither of urgent data that
+   never came, nor that a socket does not listen. */
+static bool op_is_plain_receive(const struct op *op)
+{
+    return op->kind == PORTIO_RECV && op->argument == 0;
+}
+
 static bool inline_allowed(struct engine *engine)
 {
     return atomic_fetch_sub_explicit(&engine->inline_budget, 1, memory_order_relaxed) > 0;
@@ -288,6 +295,8 @@ void handle_start(portio_port *port, struct op *op)
     bool back = order_enter(handle, op);
     bool closing = handle->closing; /* if it is, the record may be another's in the end */
     atomic_store_explicit(&op->state, OP_QUEUED, memory_order_relaxed);
+    if (handle->accepted && direction == DIRECTION_READ && !op_is_plain_receive(op))
+        handle->ready[DIRECTION_READ] = true; /* as far as anybody knows */
     /* Whoever cancels sets cancel_wanted before it takes the handle's lock:
        either it finds the operation in the queue, or this finds the mark. */
     if (op->error != 0) {
@@ -490,8 +499,8 @@ int engine_handle_open(portio_port *port, struct handle *handle)
         atomic_store(&handle->nowait[DIRECTION_WRITE], nowait);
         handle->short_receive = SHORT_UNKNOWN;
         error = set_add(engine, handle);
-        /* The set tells at once of what is there already (epoll(7), EPOLL_CTL_ADD), and most
-           fresh connections are silent: an attempt before that would find nothing. */
+        /* The set tells at once of what is there already (epoll(7), EPOLL_CTL_ADD; MOD does, too),
+           and most fresh connections are silent: to receive before that would find nothing. */
         if (handle->accepted && handle->events != 0)
             handle->ready[DIRECTION_READ] = false;
     }

@@ -227,14 +227,16 @@ void engine_handle_close(portio_port *port, struct handle *handle, bool close_it
     port_balance(port);
     port_unlock(port);
     engine_flush(port);
-    if (!close_it)
+    /* Of an accepted socket no object of Python's knows whether its number is still its own. */
+    if (!close_it || (handle->accepted && !handle_is_same(handle)))
         return;
     struct engine *engine = port->engine;
     if (engine->defers && in_kernel) /* let the cancelled requests drop the file now */
         ring_enter(&engine->ring, 0, 0, URING_ENTER_GETEVENTS, -1);
     /* A request that is still in the kernel keeps the socket open, so the peer
        would see no end (K5): say it explicitly.  Errors: it is not connected. */
-    if (in_kernel && handle->type == PORTIO_STREAM_SOCKET && !is_listener(handle->fd))
+    if (in_kernel && handle->type == PORTIO_STREAM_SOCKET &&
+        (handle->accepted || !is_listener(handle->fd)))
         (void)shutdown(handle->fd, SHUT_RDWR);
     /* The kernel may have refused the flush for want of memory: submissions that
        name the number have to be consumed before it can be another file's. */
