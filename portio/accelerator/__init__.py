@@ -260,7 +260,7 @@ def construct(*owners: Any) -> None:
 #: What C takes from an operation's fields, and what it does for `_prepare`.
 _TAKEN = (
     *("key", "buffer", "flags", "offset", "multishot", "pool"),
-    *("_entry", "_outcome", "_prepare", "_next_turn"),
+    *("_entry", "_outcome", "_prepare", "_next_turn", "_settling"),
 )
 _KINDS: tuple[type, ...] = (
     *(RecvFields, SendFields, ReadFields, WriteFields),
@@ -286,7 +286,7 @@ def examine(owner: type[OperationFields]) -> None:
 #: What C calls of the engine, in the order of ``_connect``.
 _FUNCTIONS = (
     *("submit_one", "submit", "get", "renew"),
-    *("handle_open", "handle_adopt", "handle_close", "handle_release", "handle_abandon"),
+    *("handle_adopt", "handle_close", "handle_release", "handle_abandon"),
 )
 
 

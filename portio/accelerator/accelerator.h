@@ -44,11 +44,11 @@ enum entry_field {
 
 /* What C knows an operation as. */
 enum form {
-    FORM_OTHER,    /* it is for Python */
-    FORM_TRANSFER, /* Recv, Send, Read, Write: one buffer, one number */
-    FORM_ACCEPT,   /* Accept */
+    FORM_OTHER,      /* it is for Python */
+    FORM_TRANSFER,   /* Recv, Send, Read, Write: one buffer, one number */
+    FORM_ACCEPT,     /* Accept */
     FORM_ACCEPT_KEY, /* AcceptKey */
-    FORM_POOLED    /* RecvMultishot */
+    FORM_POOLED      /* RecvMultishot */
 };
 
 struct operation {
@@ -76,9 +76,9 @@ struct key {
     PyObject_HEAD
     PyObject *port;   /* None: it has none */
     PyObject *number; /* what to call for the descriptor's number; NULL: there is no object … */
-    PyObject *handle; /* … for the handle: key_is_bare */
+    PyObject *handle;    /* … for the handle: key_is_bare */
     PyObject *data;      /* the program's */
-    PyObject *accepting; /* what it accepts, a tuple; None: nobody has asked */
+    PyObject *accepting; /* what it accepts, a tuple, or what it is; None: nobody has asked */
     PyObject *identity;  /* registry.py */
     long long descriptor;
     unsigned long long id;
@@ -127,7 +127,6 @@ typedef int (*get_function)(portio_port *port, portio_completion *records, uint3
                             int64_t timeout);
 
 typedef int (*renew_function)(portio_port *port, uint64_t token, int same);
-typedef int (*open_function)(portio_port *port, int64_t handle, portio_handle *out);
 typedef int (*adopt_function)(portio_port *port, uint64_t listener, int64_t handle,
                               portio_handle *out);
 typedef int (*handle_function)(portio_port *port, uint64_t id);
@@ -149,7 +148,6 @@ struct port {
     submit_function submit;
     get_function get;
     renew_function renew;
-    open_function open;
     adopt_function adopt;
     handle_function close, release, abandon;
 };

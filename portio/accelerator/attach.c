@@ -35,31 +35,16 @@ static void handle_forget(const struct port *port, const portio_handle *opened)
         port->abandon(port->native, opened->id); /* it stays this port's, but open, and nobody's key */
 }
 
-/* What a call of the engine needs, while others may have the GIL. */
-struct door {
-    portio_port *native;
-    open_function open;
-    adopt_function adopt;
-    uint64_t listener;
-    long long number;
-};
-
-static int door_open(const struct door *door, portio_handle *opened)
-{
-    return door->listener != 0
-               ? door->adopt(door->native, door->listener, door->number, opened)
-               : door->open(door->native, door->number, opened);
-}
-
 static int engine_open(const struct port *port, const struct attachment *plan,
                        portio_handle *opened)
 {
-    const struct door door = {port->native, port->open, port->adopt, plan->listener, plan->number};
+    portio_port *native = port->native; /* as they are while we have the GIL */
+    adopt_function adopt = port->adopt;
     int refused;
     if (port->brief) /* so is this: submit.c */
-        return door_open(&door, opened);
+        return adopt(native, plan->listener, plan->number, opened);
     Py_BEGIN_ALLOW_THREADS
-    refused = door_open(&door, opened);
+    refused = adopt(native, plan->listener, plan->number, opened);
     Py_END_ALLOW_THREADS
     return refused;
 }

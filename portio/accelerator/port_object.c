@@ -28,16 +28,15 @@ static void port_dealloc(PyObject *self)
     object_free(self);
 }
 
-/* The class of completions, and the engine's port and nine of its functions, as
+/* The class of completions, and the engine's port and eight of its functions, as
    addresses. */
 static PyObject *port_connect(PyObject *self, PyObject *arguments)
 {
     struct port *port = (struct port *)self;
-    unsigned long long native, submit_one, submit, get, renew, open, adopt, close, release,
-        abandon;
+    unsigned long long native, submit_one, submit, get, renew, adopt, close, release, abandon;
     PyObject *class;
-    if (!PyArg_ParseTuple(arguments, "O!KKKKKKKKKK", &PyType_Type, &class, &native, &submit_one,
-                          &submit, &get, &renew, &open, &adopt, &close, &release, &abandon))
+    if (!PyArg_ParseTuple(arguments, "O!KKKKKKKKK", &PyType_Type, &class, &native, &submit_one,
+                          &submit, &get, &renew, &adopt, &close, &release, &abandon))
         return NULL;
     if (!PyType_IsSubtype((PyTypeObject *)class, completion_type))
         return PyErr_Format(PyExc_TypeError, "%R is no class of completions", class);
@@ -48,7 +47,6 @@ static PyObject *port_connect(PyObject *self, PyObject *arguments)
     port->submit = (submit_function)(uintptr_t)submit;
     port->get = (get_function)(uintptr_t)get;
     port->renew = (renew_function)(uintptr_t)renew;
-    port->open = (open_function)(uintptr_t)open;
     port->adopt = (adopt_function)(uintptr_t)adopt;
     port->close = (handle_function)(uintptr_t)close;
     port->release = (handle_function)(uintptr_t)release;
