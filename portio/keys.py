@@ -25,6 +25,7 @@ registry's lock, and is the one that owns the number from then on.
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from operator import index
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -35,7 +36,7 @@ from portio.files import Handle
 from portio.registry import Identity, identify, registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
     from typing import Self
 
@@ -133,7 +134,9 @@ class CompletionKey(KeyFields):
 
         def __getattr__(self, name: str) -> object:
             """What only a socket has that nobody has asked for yet."""
-            if name in ("handle", "_number"):
+            if name == "_number":
+                return self._descriptor.__index__
+            if name == "handle":
                 with registry.lock:
                     self._make_handle()
                 return object.__getattribute__(self, name)
@@ -160,46 +163,58 @@ class CompletionKey(KeyFields):
         closed, which then closes the handle.
 
         Raises RuntimeError in another thread than the owner of a thread-bound
-        port, and in a forked child; nothing is closed then.
+        port that is open, and in a forked child; nothing is closed then.
         """
-        if self._port is not None:
-            self._port._check_thread()
+        port = self._port
+        if port is not None and (port._forked or not port.closed):
+            port._check_thread()
         known = self._known()
         # It may be the program's code that is asked, and raise: before anything is done.
         means = known is not None and _still_means(known, self._descriptor, self._identity)
-        with registry.lock:
-            if self._closed:
-                return
-            port, handle = self._port, self._known()
-            if port is not None and handle is not None:
-                registry.remove(self._descriptor, self)
-            self._closed = True
-            self._port = self.handle = None
-        if port is None or handle is None:
-            return
-        close: Callable[[int], object] = system.close
-        taken: list[int] = []  # the number, when it is ours alone
         theirs: Callable[[], object] | None = None  # how an object of another class closes it
+        if means and not isinstance(known, socket.socket | Handle | int):
+            theirs = getattr(known, "close", None)
+        handle: HandleLike | None = None
+        taken: list[int] = []  # the number, when it is ours alone
         refused: list[int] = []
+        ended = False
         try:
-            if not means:
-                pass
-            elif isinstance(handle, socket.socket):
-                close = socket.close
-                # In one step of C: no signal and no thread comes between the object and the list.
-                taken += map(_socket_detach, (handle,))
-            elif isinstance(handle, Handle):
-                close = handle.close_descriptor
-                taken, handle._descriptor = [handle._descriptor], -1
-            elif isinstance(handle, int) or not callable(theirs := getattr(handle, "close", None)):
-                theirs = None
+            with registry.lock:
+                if self._closed:
+                    return
+                port, handle = self._port, self._known()
+                if port is None or handle is None:
+                    self._closed = True
+                    self._port = self.handle = None
+                    return
+                registry.remove(self._descriptor, self)
                 # Where sockets and files are not closed alike, the engine has told them apart.
-                close = socket.close if self._family else system.close
-                taken = [self._descriptor]
+                close: Callable[[int], object] = socket.close if self._family else system.close
+                taking: Iterable[int] = ()
+                file: Handle | None = None
+                if not means or callable(theirs):
+                    pass
+                elif isinstance(handle, socket.socket):
+                    taking = map(_socket_detach, (handle,))
+                elif isinstance(handle, Handle):
+                    file, taking = handle, (handle._descriptor,)
+                    close = handle.close_descriptor
+                else:
+                    taking = (self._descriptor,)
+                closing = map(port._lib.portio_handle_close, (port._native,), (self._id,))
+                # From here to the engine there is no call: no signal handler and no thread comes
+                # between the key, the object that has the number, and what is done about it.
+                ended = self._closed = True
+                self._port = self.handle = None
+                taken += taking
+                if file is not None:
+                    file._descriptor = -1
         finally:
-            if taken == [self._descriptor]:
+            if not ended or port is None:
+                pass
+            elif taken == [self._descriptor]:
                 try:
-                    refused += map(port._lib.portio_handle_close, (port._native,), (self._id,))
+                    refused += closing
                 finally:
                     if refused != [0]:
                         close(self._descriptor)
@@ -207,7 +222,7 @@ class CompletionKey(KeyFields):
                 port._abandon(self._id)
         if isinstance(handle, socket.socket):
             handle.detach()  # it has no number any more; a class of the program's may do more
-        elif theirs is not None:
+        elif callable(theirs):
             theirs()
         if refused and refused[0] not in (0, port._lib.PORTIO_CLOSED):
             raise port._refusal(refused[0], repr(self))
@@ -229,7 +244,14 @@ class CompletionKey(KeyFields):
         port = getattr(self, "_port", None)
         if port is None:
             return
-        self._make_handle()  # who is dropped with the key, and closes the connection
+        try:
+            self._make_handle()  # who is dropped with the key, and closes the connection
+        except OSError:
+            port._abandon(self._id)
+            return
+        except BaseException:  # a signal handler's: nobody else will come for the number
+            self._make_handle()
+            raise
         if self.handle is None:
             return
         if _still_means(self.handle, self._descriptor, self._identity):
@@ -314,16 +336,18 @@ class CompletionKey(KeyFields):
         try:
             handle: HandleLike | None = _HANDLE.__get__(self)
         except AttributeError:
-            if len(self._accepting or ()) == FORM:
-                return self._descriptor
-            return self.handle  # a signal has come as it was made
+            if len(self._accepting or ()) != FORM:  # a signal has come as it was made
+                with contextlib.suppress(OSError):
+                    return self.handle
+            return self._descriptor
         return handle
 
     def _make_handle(self) -> None:
         """Makes the socket of a connection that came with its key, if that is to be made.
 
         A signal may come at every step, and then they are carried out anew: whoever may own
-        the number is the key's from before it does.
+        the number is the key's from before it does.  Raises OSError when the number was closed
+        behind our back; it may be another's by now.
         """
         try:
             _HANDLE.__get__(self)
@@ -332,9 +356,16 @@ class CompletionKey(KeyFields):
         else:
             return
         if len(form) == FORM:
+            if self._identity is not None and identify(self._descriptor) != self._identity:
+                raise OSError(errno.EBADF, f"{self.label} was closed behind the back of its key")
             self._accepting = form = (*form, form[0].__new__(form[0]))
         *_, family, kind, protocol, made = form
-        socket.socket.__init__(made, family, kind, protocol, self._descriptor)
+        try:
+            socket.socket.__init__(made, family, kind, protocol, self._descriptor)
+        except OSError:
+            _socket_detach(made)
+            self._accepting = form[:FORM]
+            raise
         self._number = made.fileno
         self.handle = made
         self._accepting = form[:FORM]
@@ -351,6 +382,8 @@ class CompletionKey(KeyFields):
         """The port has given the handle back: what is left is a free key."""
         self._port = None
         self.handle = None
+        with contextlib.suppress(AttributeError):
+            del self._number  # which has the handle, too
         self._id = 0
         self._fits = 0
         self._descriptor = -1
@@ -361,7 +394,7 @@ class CompletionKey(KeyFields):
 
         Who asks first says of which class they are `made`.
         """
-        handle = self.handle  # first: it may have to be made
+        handle = self._known()  # first: it may have to be made, which is begun
         form = self._accepting
         if form is None:
             if isinstance(handle, socket.socket):

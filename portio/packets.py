@@ -43,7 +43,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from portio import accelerator, errors
-from portio.adoption import Adopting, Refused
+from portio.adoption import Adopting, Refused, is_closed
 from portio.completion import DROPPED, ERROR_MASK, Completion, Outcome
 from portio.engine import GENERATION, TOKENS
 from portio.keys import CompletionKey
@@ -417,22 +417,28 @@ class PacketQueue(Rescue):
                 operation._entry = None  # and with it the pin
         left, self._left = self._left, 0
         records = self._kept[-left:] if left else array("q")
+        untaken: Completions = []
         with self._rescue_lock:
-            for _, rescued in self._rescued:
+            for done, rescued in self._rescued:
+                untaken += done
                 records += rescued
             self._rescued.clear()
         for at in range(0, len(records), 3):
             self._close_dropped(*records[at : at + 3])
+        for completion in untaken:
+            if isinstance(completion.operation, AnyAccept):
+                _close_accepted(completion)
 
     def _close_dropped(self, token: int, nbytes: int, status: int) -> None:
-        """Closes the socket of an accept that the closing port has dropped."""
+        """Closes the connection of an accept that the closing port has dropped."""
         settle = self._dropped_accepts.pop(token, None)
         if settle is None or status & ERROR_MASK:
             return
         if isinstance(settle, Adopting):
-            if settle.key is not None and settle.key.port is not None:
-                settle.key.close()
-            elif not settle.refused:
+            key = settle.key
+            if key is not None and key.port is not None:
+                key.close()
+            elif not is_closed(settle) and not (key is not None and key.closed):
                 socket.close(nbytes)
             return
         try:
@@ -444,13 +450,17 @@ class PacketQueue(Rescue):
     def _lose(self, token: int, completion: Completion[Any]) -> None:
         """The same, when it has become a Python object already."""
         if self._dropped_accepts.pop(token, None) is not None:
-            outcome = completion._outcome
-            value = outcome.value if isinstance(outcome, Outcome) else None
-            if isinstance(value, socket.socket | CompletionKey):
-                value.close()
+            _close_accepted(completion)
 
 
 accelerator.install(PacketQueue, "_take")
+
+
+def _close_accepted(completion: Completion[Any]) -> None:
+    outcome = completion._outcome
+    value = outcome.value if isinstance(outcome, Outcome) else None
+    if isinstance(value, socket.socket | CompletionKey):
+        value.close()
 
 
 def salvaged(numbers: Records, limit: int) -> Records:

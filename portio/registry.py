@@ -113,8 +113,10 @@ class Registry(RegistryFields):
         """Enters `key`; nobody holds `descriptor`, or its holder gives way to the new key."""
         entry: Entry = Entry(key)
         entry.identity = identity
+        is_socket = identity is not None and _is_socket(identity)
+        # No call between the two books, here and in `remove`: so no signal handler, either.
         self.entries[descriptor] = entry
-        if identity is not None and _is_socket(identity):
+        if is_socket:
             self.sockets[identity] = descriptor
 
     def lost_by(self, port: object) -> list[CompletionKey]:
@@ -135,8 +137,9 @@ class Registry(RegistryFields):
         entry = self.entries.get(descriptor)
         if entry is None or (key is not None and entry() is not key):
             return
+        is_known = self.sockets.get(entry.identity) == descriptor
         del self.entries[descriptor]
-        if self.sockets.get(entry.identity) == descriptor:
+        if is_known:
             del self.sockets[entry.identity]
 
     def forget_all(self) -> None:

@@ -64,8 +64,7 @@ class UnqueuedOperations(PacketQueue):
         pause = 0.0
         while operation._entry is entry:
             if token in self._stray:
-                self._store(token, *self._stray[token])
-                self._stray.pop(token, None)
+                self._store_stray(token)
                 continue
             record = self._ffi.new("portio_completion *")
             try:
@@ -95,7 +94,24 @@ class UnqueuedOperations(PacketQueue):
         self._take(out, token, nbytes, status)
         return out
 
+    def _store_stray(self, token: int) -> None:
+        with self._rescue_lock:  # two who settle it might both have what comes of it
+            record = self._stray.get(token)
+            if record is not None:
+                self._store(token, *record)
+                self._stray.pop(token, None)
+
     def _leave_to_others(self, token: int, record: CData) -> None:
         """An exception ended a wait: what it had is for the next."""
-        if record.token == token and token in self._pending:
+        if record.token != token:
+            return
+        if token in self._pending:
             self._stray[token] = record.nbytes, record.status
+        else:
+            self._close_dropped(token, record.nbytes, record.status)
+
+    def _drop_packets(self) -> None:
+        super()._drop_packets()
+        while self._stray:
+            token, record = self._stray.popitem()
+            self._close_dropped(token, *record)

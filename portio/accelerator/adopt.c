@@ -5,18 +5,18 @@
 struct adopting {
     PyObject_HEAD
     PyObject *port, *listener; /* the listener's key */
-    PyObject *form;            /* what its connections are */
-    PyObject *key;             /* NULL: it is not settled */
-    long long refused;         /* the rule's: the system's error */
+    PyObject *form;             /* what its connections are */
+    PyObject *key;              /* NULL: it is not settled */
+    PyObject *opened, *refused; /* the rule's */
 };
 
 static PyTypeObject *adopting_type;
 
-#define OBJECTS 4
+#define OBJECTS 6
 
-_Static_assert(offsetof(struct adopting, key) - offsetof(struct adopting, port) ==
+_Static_assert(offsetof(struct adopting, refused) - offsetof(struct adopting, port) ==
                    (OBJECTS - 1) * sizeof(PyObject *),
-               "four objects in a row");
+               "six objects in a row");
 
 static int adopting_traverse(PyObject *self, visitproc visit, void *arg)
 {
@@ -134,7 +134,8 @@ static PyMemberDef adopting_members[] = {
     {"listener", T_OBJECT_EX, offsetof(struct adopting, listener), READONLY, NULL},
     {"form", T_OBJECT_EX, offsetof(struct adopting, form), READONLY, NULL},
     {"key", T_OBJECT, offsetof(struct adopting, key), 0, NULL},
-    {"refused", T_LONGLONG, offsetof(struct adopting, refused), 0, NULL},
+    {"opened", T_OBJECT, offsetof(struct adopting, opened), 0, NULL},
+    {"refused", T_OBJECT, offsetof(struct adopting, refused), 0, NULL},
     {0},
 };
 
