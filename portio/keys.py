@@ -241,7 +241,10 @@ class CompletionKey(KeyFields):
 
     def __del__(self) -> None:
         # It may run anywhere, so it takes no lock.
-        port = getattr(self, "_port", None)
+        try:
+            port = self._port  # without a call, after which a signal handler might come
+        except AttributeError:
+            return
         if port is None:
             return
         try:
@@ -251,6 +254,7 @@ class CompletionKey(KeyFields):
             return
         except BaseException:  # a signal handler's: nobody else will come for the number
             self._make_handle()
+            port._forget(self._id)
             raise
         if self.handle is None:
             return
