@@ -146,6 +146,10 @@ static void prepare(portio_port *port, struct uring_sqe *sqe, struct op *op)
     case PORTIO_RECV:
     case PORTIO_RECVFROM:
         prepare_message(sqe, op, false);
+        /* Tried as it is submitted, it would overtake those that the kernel has put off; under
+           load it does so again and again, and they wait ten times as long. */
+        if (engine->defers && ring_has_work(&engine->ring))
+            sqe->ioprio = URING_POLL_FIRST;
         break;
     case PORTIO_SEND:
     case PORTIO_SENDTO:

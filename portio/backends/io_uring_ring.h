@@ -62,6 +62,13 @@ static inline bool ring_wants_enter(const struct ring *ring)
             (URING_SQ_CQ_OVERFLOW | URING_SQ_TASKRUN)) != 0;
 }
 
+/* Completions wait for this thread's next call, which makes a part of them: 20 (6.18), and
+   what else it can complete as it is submitted. */
+static inline bool ring_has_work(const struct ring *ring)
+{
+    return (atomic_load_explicit(ring->sq_flags, memory_order_relaxed) & URING_SQ_TASKRUN) != 0;
+}
+
 /* Work that this thread has to do in the kernel shows nowhere: only a call does it. */
 static inline bool ring_is_silent(const struct ring *ring)
 {

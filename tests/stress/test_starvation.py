@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 import portio
+from portio import backends
+from portio.backends import switches
 from support import handles
 from support.watch import LIMIT
 
@@ -56,3 +60,47 @@ def test_nothing_starves(backend: str, *, thread_bound: bool, many: bool) -> Non
                     others.remove(operation)
                 else:
                     port.submit(operation)
+
+
+def _defers() -> bool:
+    """Whether a ring makes completions only when its owner asks, and a few at a time."""
+    switched_off = "no-defer_taskrun" in os.environ.get(switches.VARIABLE, "")
+    return "defer_taskrun" in backends.available()["io_uring"].features and not switched_off
+
+
+@pytest.mark.skipif(not _defers(), reason="only a ring with defer_taskrun puts off what it has")
+@pytest.mark.usefixtures("no_leak")
+def test_who_was_put_off_comes_before_who_comes_again(backend: str) -> None:
+    """A receive that is started while the ring has work left does not overtake that."""
+    if backend != "io_uring":
+        pytest.skip("only a ring puts off what it has")
+    put_off, restless = 200, 60
+    with (
+        ExitStack() as stack,
+        portio.Port(backend=backend, thread_bound=True, lazy_submit=True) as port,
+    ):
+
+        def receive() -> tuple[portio.Recv, socket.socket]:
+            ours, peer = map(stack.enter_context, socket.socketpair())
+            return portio.Recv(port.associate(ours), bytearray(8)), peer
+
+        patient = [receive() for _ in range(put_off)]
+        port.submit(*(operation for operation, _ in patient))
+        assert port.get_many(timeout=0) == []
+        for _, peer in patient:
+            peer.send(b"x")
+        again = [receive() for _ in range(restless)]
+        for operation, peer in again:
+            peer.close()  # it completes at once, whenever it is started
+            port.submit(operation)
+        waiting: set[Any] = {operation for operation, _ in patient}
+        overtook = 0
+        while waiting:
+            for done in port.get_many():
+                if done.operation in waiting:
+                    waiting.remove(done.operation)
+                else:
+                    overtook += 1
+                    assert done.operation is not None
+                    port.submit(done.operation)
+        assert overtook <= 2 * restless
