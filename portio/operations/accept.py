@@ -105,7 +105,8 @@ class AcceptKey(AcceptKeyFields, AnyAccept["CompletionKey"]):
     made when it is asked for.  From the moment that the completion leaves the port the key is
     the program's to close; one that is dropped instead closes the connection.
 
-    `multishot` is as for `Accept`.
+    `multishot` is as for `Accept`.  A connection that the system does not let the port have is
+    closed, and its error comes with the completion; that is not the end of a multishot accept.
     """
 
     __slots__ = ()

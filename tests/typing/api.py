@@ -30,6 +30,7 @@ def results(port: portio.Port, key: portio.CompletionKey, file: portio.File) -> 
     buffer = bytearray(1)
     assert_type(portio.Accept(key).result(), socket.socket)
     assert_type(portio.Accept(key, multishot=True).result(), socket.socket)
+    assert_type(portio.AcceptKey(key, multishot=True).result(), portio.CompletionKey)
     assert_type(portio.RecvMultishot(key, portio.BufferPool(port, 4, 4096)).result(), bytes)
     assert_type(portio.Connect(key, ("127.0.0.1", 80)).result(), None)
     assert_type(portio.Recv(key, buffer).result(), int)
