@@ -78,7 +78,7 @@ def descriptor_of(handle: HandleLike) -> int:
     if isinstance(handle, socket.socket):  # the usual case
         descriptor = index(handle.fileno())
     elif isinstance(handle, int):
-        descriptor = handle
+        descriptor = index(handle)  # of a class of the program's, too, which compares as it likes
     elif callable(getattr(handle, "fileno", None)):
         descriptor = index(system.descriptor_getter(handle)())
     else:

@@ -12,6 +12,7 @@ import pytest
 
 import portio
 from portio.registry import Registry, identify
+from portio.registry import registry as of_all
 from support import handles
 from support.marks import needs_chosen_numbers
 from support.system import WINDOWS
@@ -188,3 +189,21 @@ def test_a_duplicate_that_was_opened_already_is_released(backend: str) -> None:
         port.disassociate(key)
         with ours.dup() as copy:
             other.associate(copy).close()
+
+
+def test_a_number_of_a_class_of_its_own(backend: str) -> None:
+    class Number(int):
+        """Who looks for a number must not run what is the program's."""
+
+        def __eq__(self, other: object) -> bool:
+            return int(self) == other
+
+        __hash__ = int.__hash__
+
+    with socket.socket() as sock, portio.Port(backend=backend) as port:
+        key = port.associate(Number(sock.fileno()))
+        held = [number for number, entry in of_all.entries.items() if entry() is key]
+        assert [type(number) for number in held] == [int]
+        with pytest.raises(OSError, match="belongs"):
+            port.associate(sock)
+        port.disassociate(key)
