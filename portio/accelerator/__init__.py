@@ -262,6 +262,8 @@ _TAKEN = (
     *("key", "buffer", "flags", "offset", "multishot", "pool"),
     *("_entry", "_outcome", "_prepare", "_next_turn", "_settling"),
 )
+#: How a class may have its own way with all fields, from whichever of its bases.
+_ACCESS = ("__getattribute__", "__setattr__")
 _KINDS: tuple[type, ...] = (
     *(RecvFields, SendFields, ReadFields, WriteFields),
     *(AcceptFields, AcceptKeyFields, RecvMultishotFields),
@@ -279,7 +281,9 @@ def examine(owner: type[OperationFields]) -> None:
     if ACCELERATED and kinds:
         mine = next(each for each in reversed(owner.__mro__) if kinds[0] in each.__bases__)
         above = owner.__mro__[: owner.__mro__.index(mine)]
-        if any(name in vars(each) for name in _TAKEN for each in above):
+        if any(name in vars(each) for name in _TAKEN for each in above) or any(
+            getattr(owner, name) is not getattr(object, name) for name in _ACCESS
+        ):
             _module.mark(owner)
 
 

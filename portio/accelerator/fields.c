@@ -100,21 +100,36 @@ static struct kind {
     {PORTIO_RECV, FORM_POOLED, NULL},
 };
 
-/* The classes whose operations are for Python: a set, made when there is one. */
+/* The classes whose operations are for Python, by their addresses: to look for a class itself
+   would ask its metaclass, which may be the program's.  Made when there is one. */
 static PyObject *marked;
 
 int class_mark(PyTypeObject *class)
 {
-    if (marked == NULL && (marked = PySet_New(NULL)) == NULL)
+    if (marked == NULL && (marked = PyDict_New()) == NULL)
         return -1;
-    return PySet_Add(marked, (PyObject *)class);
+    PyObject *address = PyLong_FromVoidPtr(class);
+    int failed = address != NULL ? PyDict_SetItem(marked, address, (PyObject *)class) : -1;
+    Py_XDECREF(address);
+    return failed;
+}
+
+/* -1: an exception. */
+static int class_is_marked(PyTypeObject *class)
+{
+    if (marked == NULL)
+        return 0;
+    PyObject *address = PyLong_FromVoidPtr(class);
+    int is_marked = address != NULL ? PyDict_Contains(marked, address) : -1;
+    Py_XDECREF(address);
+    return is_marked;
 }
 
 /* The kind is found by asking, since of several bases the one that gives a class its tp_new
-   need not be the one that says what it is.  False: an exception. */
+   need not be the one that says what it is.  Nothing of Python runs.  False: an exception. */
 static bool class_look(PyTypeObject *class, uint32_t *form, uint32_t *number)
 {
-    int is_marked = marked != NULL ? PySet_Contains(marked, (PyObject *)class) : 0;
+    int is_marked = class_is_marked(class);
     *form = FORM_OTHER;
     *number = 0;
     for (size_t at = 0; is_marked == 0 && at < sizeof kinds / sizeof *kinds; at++)

@@ -478,6 +478,63 @@ def test_a_class_that_does_it_its_own_way(
     assert pair[1].recv(100) == b"<a>b" * 3
 
 
+class Noted:
+    """Notes which of its fields are set."""
+
+    noted: tuple[str, ...] = ()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+        object.__setattr__(self, "noted", (*self.noted, name))
+
+
+@pytest.mark.parametrize("kind", [portio.Recv, portio.Accept, portio.AcceptKey])
+def test_a_class_that_sets_its_fields_its_own_way(kind: Any) -> None:
+    above = type("Above", (Noted, kind), {})
+    below = type("Below", (kind, Noted), {})
+    arguments = (None, b"") if kind is portio.Recv else (None,)
+    for each in (above, below):
+        operation = each(*arguments)
+        assert operation.noted[0] == "key"
+        assert "_entry" in operation.noted
+        assert not operation.pending
+
+
+@needs_c
+def test_a_class_that_compares_its_own_way() -> None:
+    kinds: Any = (portio.Send, portio.Recv)
+
+    class Meta(type(portio.Recv)):  # type: ignore[misc]
+        def __eq__(cls, other: object) -> bool:
+            return cls is other
+
+        __hash__ = None  # type: ignore[assignment]
+
+    class Asking(type(portio.Recv)):  # type: ignore[misc]
+        def __hash__(cls) -> int:
+            for kind in kinds:
+                kind(None, b"")
+            return id(cls)
+
+    class Marked(portio.Recv):  # so that there is something to look at
+        flags = 0
+
+    class Kept(portio.Recv):
+        pass
+
+    classes = [
+        meta("Own", (portio.Recv,), {"flags": 0} if marked else {})
+        for meta in (Meta, Asking)
+        for marked in (False, True)
+    ]
+    Marked(None, b"")  # type: ignore[arg-type]
+    before = sys.getrefcount(Kept)
+    for each in classes:
+        Kept(None, b"")  # type: ignore[arg-type]
+        assert each(None, b"").buffer == b""
+        assert sys.getrefcount(Kept) == before
+
+
 def test_a_class_of_two_kinds_is_refused() -> None:
     with pytest.raises(TypeError):
 
