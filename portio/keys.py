@@ -314,8 +314,13 @@ class CompletionKey(KeyFields):
     ) -> None:
         """The same for a free key and a connection that nobody has an object for.
 
-        `opened` is empty when the port was closed.
+        `opened` is empty when the port was closed.  The key is that of a socket all the same,
+        or operations would say that it is none, and not that the port is closed.
         """
+        if not opened.id:
+            is_stream = form[2] == socket.SOCK_STREAM
+            lib = port._lib
+            opened.type = lib.PORTIO_STREAM_SOCKET if is_stream else lib.PORTIO_DATAGRAM_SOCKET
         self.data = None
         with contextlib.suppress(AttributeError):
             del self.handle

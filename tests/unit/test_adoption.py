@@ -287,6 +287,8 @@ def test_p7_a_port_that_closes_as_it_adopts(backend: str, no_leak: None, dropped
             else:
                 key = take(port).result()
                 assert key.port is port
+                with pytest.raises(portio.PortClosedError):
+                    port.submit(portio.Recv(key, bytearray(1)))
                 key.close()
             assert peer.recv(1) == b""
         port.close()
