@@ -355,8 +355,9 @@ class CompletionKey(KeyFields):
         """Makes the socket of a connection that came with its key, if that is to be made.
 
         A signal may come at every step, and then they are carried out anew: whoever may own
-        the number is the key's from before it does.  Raises OSError when the number was closed
-        behind our back; it may be another's by now.
+        the number is the key's from before it does.  A signal handler or a destructor may also
+        close the key; then the number is another's, and is given up again.  Raises OSError when
+        the number was closed behind our back; it may be another's by now.
         """
         try:
             _HANDLE.__get__(self)
@@ -365,19 +366,30 @@ class CompletionKey(KeyFields):
         else:
             return
         if len(form) == FORM:
-            if self._identity is not None and identify(self._descriptor) != self._identity:
+            is_same = self._identity is None or identify(self._descriptor) == self._identity
+            if self._port is None:
+                return
+            if not is_same:
                 raise OSError(errno.EBADF, f"{self.label} was closed behind the back of its key")
             self._accepting = form = (*form, form[0].__new__(form[0]))
         *_, family, kind, protocol, made = form
+        form = form[:FORM]
         try:
             socket.socket.__init__(made, family, kind, protocol, self._descriptor)
+            number = made.fileno
         except OSError:
             _socket_detach(made)
-            self._accepting = form[:FORM]
+            self._accepting = form
+            if self._port is None:
+                return
             raise
-        self._number = made.fileno
-        self.handle = made
-        self._accepting = form[:FORM]
+        finally:
+            if self._port is None:
+                _socket_detach(made)
+        if self._port is not None:  # and no call from here on
+            self._number = number
+            self.handle = made
+        self._accepting = form
 
     def lose(self) -> None:
         """The descriptor was closed behind our back, and its number is in use again."""

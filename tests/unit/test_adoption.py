@@ -770,3 +770,49 @@ def test_the_collector_finds_what_settles(backend: str) -> None:
             abandon()
             gc.collect()
         assert count() <= before
+
+
+@pytest.mark.skipif(WINDOWS, reason="a number cannot be chosen there")
+@pytest.mark.parametrize("step", ["before", "within", "after"])
+@pytest.mark.parametrize("reused", [False, True])
+def test_a_key_that_is_closed_as_its_handle_is_made(
+    port: portio.Port,
+    listener: portio.CompletionKey,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    reused: bool,
+) -> None:
+    """By a destructor or a signal handler: the number is another's from then on."""
+    with connect(listener) as peer, open(os.devnull, "rb") as other:
+        key = accept(port, listener)
+        number = key._descriptor
+        identify, make = portio.keys.identify, socket.socket.__init__
+
+        def close() -> None:
+            monkeypatch.undo()
+            key.close()
+            if reused:
+                os.dup2(other.fileno(), number)
+
+        def identify_late(descriptor: int) -> Any:
+            close()
+            return identify(descriptor)
+
+        def make_late(*arguments: Any) -> None:
+            if step == "after":
+                make(*arguments)
+            close()
+            if step == "within":
+                make(*arguments)
+
+        if step == "before":
+            monkeypatch.setattr("portio.keys.identify", identify_late)
+        else:
+            monkeypatch.setattr(socket.socket, "__init__", make_late)
+        assert key.handle is None
+        assert key.closed
+        assert peer.recv(1) == b""
+        gc.collect()
+        if reused:
+            assert os.path.sameopenfile(number, other.fileno())
+            os.close(number)
