@@ -223,7 +223,7 @@ def busy_parent(backend: str) -> None:
 
 
 def probing_parent(backend: str) -> None:
-    """Fork while threads ask what the system can do, as each new port does; also the first."""
+    """Fork while a thread asks what the system can do, as each new port does; also the first."""
     stop = threading.Event()
     native = importlib.import_module(f"portio.backends._{backend}")
 
@@ -234,14 +234,13 @@ def probing_parent(backend: str) -> None:
         while not stop.is_set():
             probe()
 
-    threads = [threading.Thread(target=ask, daemon=True) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for _ in range(300):
+    # One is enough: it is in the middle of a probe most of the time that this thread has the GIL.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    for _ in range(60):
         in_child(probe)
     stop.set()
-    for thread in threads:
-        thread.join()
+    thread.join()
     print("done")
 
 

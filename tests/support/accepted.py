@@ -1,0 +1,50 @@
+"""Connections that have come with their keys."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import portio
+from portio.registry import registry
+from support.drivers import Driver
+from support.net import Net
+from support.watch import LIMIT
+
+Connection = tuple[portio.CompletionKey, socket.socket]
+
+
+def connection(driver: Driver, net: Net, family: str = "inet") -> Connection:
+    """An accepted key, which nobody but the caller has, and its peer."""
+    listener = net.listener(family)
+    peer = net.client(listener)
+    listening = driver.associate(listener)
+    key = driver.result(portio.AcceptKey(listening))
+    driver.close_key(listening)
+    return key, peer
+
+
+def take(port: portio.Port) -> portio.Completion[Any]:
+    done = port.get(LIMIT)
+    assert done is not None
+    return done
+
+
+def handle_of(key: portio.CompletionKey) -> socket.socket:
+    handle = key.handle
+    assert isinstance(handle, socket.socket)
+    return handle
+
+
+def assert_at_end(peer: socket.socket) -> None:
+    """The connection has ended, in one way or the other."""
+    try:
+        assert peer.recv(1) == b""
+    except ConnectionResetError:
+        pass
+
+
+def keys_of(port: portio.Port) -> list[portio.CompletionKey]:
+    """Those that the registry has."""
+    keys = [entry() for entry in [*registry.entries.values()]]
+    return [key for key in keys if key is not None and key.port is port]
