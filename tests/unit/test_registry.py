@@ -206,4 +206,5 @@ def test_a_number_of_a_class_of_its_own(backend: str) -> None:
         assert [type(number) for number in held] == [int]
         with pytest.raises(OSError, match="belongs"):
             port.associate(sock)
-        port.disassociate(key)
+        sock.detach()  # the number is the key's to close
+        key.close()
