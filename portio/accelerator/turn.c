@@ -39,8 +39,8 @@ static bool piece_settle(const portio_completion *record, PyObject *entry, PyObj
     return *outcome != NULL && *nbytes != NULL;
 }
 
-/* Every connection by something of its own.  What the system refuses ends the operation, and is
-   for the rule. */
+/* Every connection by something of its own.  One that the system refuses, whose completion has an
+   error and is not the last, is for the rule. */
 static bool connection_settle(const portio_completion *record, PyObject *entry, PyObject **nbytes,
                               PyObject **outcome, PyObject **settle)
 {
