@@ -46,6 +46,7 @@ BACKENDS = ("io_uring", "epoll")
 LAZY = {"thread-bound, lazy": ("--lazy",)}
 THREAD_BOUND = {"thread-bound": (), **LAZY}
 POOLED = {"thread-bound, lazy, pool": ("--lazy",)}
+LENT = {"thread-bound, lazy, lent": ("--lazy",)}
 WORKERS = {1: "1 worker", 2: "2 workers", 4: "4 workers"}
 
 
@@ -136,6 +137,7 @@ ECHO = (
     Subject(C_EPOLL, Program("echo_epoll")),
     *_thread_bound("benchmarks.ours.echo"),
     *_thread_bound("benchmarks.ours.echo_pooled", kinds=POOLED),
+    *_thread_bound("benchmarks.ours.echo_lent", kinds=LENT),
     Subject("select.epoll", Program("benchmarks.peers.echo_select")),
     *_loops("benchmarks.peers.echo_asyncio", PROTOCOL, share={"asyncio": 0.4}),
     *_loops(

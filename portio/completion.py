@@ -29,6 +29,8 @@ __all__ = ["DROPPED", "Completion", "Outcome", "completed", "error_of", "succeed
 
 T = TypeVar("T")
 
+#: What C keeps of a piece of a stream, for an outcome: just its result.
+PIECES = (bytes, memoryview)
 #: The low half of a record's status: the system's error.
 ERROR_MASK = 0xFFFFFFFF
 
@@ -87,9 +89,9 @@ class Completion(accelerator.CompletionFields, Generic[T]):
     #: cancelled half-way; of a posted packet the number that was posted.
     nbytes: int
 
-    # None for a success whose result is nbytes, and for a packet without payload; bytes are
-    # a piece of a stream that goes on.
-    _outcome: Outcome | bytes | None
+    # None for a success whose result is nbytes, and for a packet without payload; bytes and
+    # memory are a piece of a stream that goes on.
+    _outcome: Outcome | bytes | memoryview | None
     _error: OSError  # set when it was asked for
 
     @property
@@ -101,7 +103,7 @@ class Completion(accelerator.CompletionFields, Generic[T]):
         each time.
         """
         outcome = self._outcome
-        if outcome is None or isinstance(outcome, bytes) or not outcome.error:
+        if outcome is None or isinstance(outcome, PIECES) or not outcome.error:
             return None
         try:
             return self._error
@@ -122,7 +124,7 @@ class Completion(accelerator.CompletionFields, Generic[T]):
         False only when a multishot operation has more to come (contract O16).
         """
         outcome = self._outcome
-        return not isinstance(outcome, bytes) and (outcome is None or not outcome.more)
+        return not isinstance(outcome, PIECES) and (outcome is None or not outcome.more)
 
     def result(self) -> T:
         """The operation's result; of a posted packet the payload.
@@ -134,7 +136,7 @@ class Completion(accelerator.CompletionFields, Generic[T]):
         if outcome is None:
             plain: Any = self.nbytes if self.operation is not None else None
             return plain  # type: ignore[no-any-return]
-        if isinstance(outcome, bytes):
+        if isinstance(outcome, PIECES):
             piece: Any = outcome
             return piece  # type: ignore[no-any-return]
         if outcome.error:

@@ -15,7 +15,8 @@ since whoever cancels may have read one just before it changed.
 Ctrl-C (packets.py).  From the claim on, `_due` knows that the next turn has to begin.
 If a signal handler raises before it has, the next call that looks after rescued packets
 begins it.  A thread may do so for another one, which is only early: the engine refuses
-the second attempt.
+the second attempt.  A buffer that is lent becomes the program's in the same step as the claim
+is made: no signal handler runs between `del`, and assignments.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from portio.completion import DROPPED
 from portio.engine import GENERATION, TOKENS, Engine
+from portio.pools import Lent
 
 if TYPE_CHECKING:
     from portio.completion import Completion
@@ -49,6 +51,8 @@ class Turns(Engine):
         False when somebody else has claimed it.
         """
         operation, _, _, _, token, _, _ = entry
+        outcome: Any = completion._outcome
+        lent = outcome.value if isinstance(outcome.value, Lent) else None
         following = (token + GENERATION) & TOKENS
         again = operation._next_turn(entry, following)
         pending, due = self._pending, self._due
@@ -56,6 +60,9 @@ class Turns(Engine):
             del pending[token]  # the claim
         except KeyError:
             return False
+        if lent is not None:
+            lent.end.begun = True
+            outcome.value = lent.view
         # In this order: who drops the port's operations finds the entry in both or in none.
         operation._entry = again
         pending[following] = again

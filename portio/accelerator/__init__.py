@@ -6,10 +6,10 @@ a tenth of a microsecond or two, together more than the kernel takes for the I/O
 The extension `_accelerator` does the same steps in C, for the usual case:
 
 - `Port.submit` of operations that are all a `Recv`, `Send`, `Read` or `Write` with one
-  buffer, an `Accept`, an `AcceptKey` or a `RecvMultishot`;
+  buffer, an `Accept`, an `AcceptKey`, a `RecvMultishot` or a `RecvLent`;
 - records that become completions: what `Port.get_many` and `Port.get` do as a rule, also
   errors, the sockets of an `Accept`, the keys of an `AcceptKey` and the pieces of a
-  `RecvMultishot`;
+  `RecvMultishot` or a `RecvLent`;
 - `Port.associate` and `CompletionKey.close` of a socket.
 
 The rule is Python.  Each method of C stands for one of Python (`install`), has its text,
@@ -57,6 +57,7 @@ __all__ = [
     "PortFields",
     "ReadFields",
     "RecvFields",
+    "RecvLentFields",
     "RecvMultishotFields",
     "RegistryFields",
     "SendFields",
@@ -133,6 +134,11 @@ if TYPE_CHECKING or not ACCELERATED:
 
     class RecvMultishotFields(OperationFields):
         """The fields of a `RecvMultishot`."""
+
+        __slots__ = ("pool",)
+
+    class RecvLentFields(OperationFields):
+        """The fields of a `RecvLent`."""
 
         __slots__ = ("pool",)
 
@@ -220,6 +226,7 @@ else:
     AcceptFields = _module.AcceptFields
     AcceptKeyFields = _module.AcceptKeyFields
     RecvMultishotFields = _module.RecvMultishotFields
+    RecvLentFields = _module.RecvLentFields
     Accepting = _module.Accepting
     Adopting = _module.Adopting
     KeyFields = _module.KeyFields
@@ -266,7 +273,7 @@ _TAKEN = (
 _ACCESS = ("__getattribute__", "__setattr__")
 _KINDS: tuple[type, ...] = (
     *(RecvFields, SendFields, ReadFields, WriteFields),
-    *(AcceptFields, AcceptKeyFields, RecvMultishotFields),
+    *(AcceptFields, AcceptKeyFields, RecvMultishotFields, RecvLentFields),
 )
 
 
@@ -291,6 +298,7 @@ def examine(owner: type[OperationFields]) -> None:
 _FUNCTIONS = (
     *("submit_one", "submit", "get", "renew"),
     *("handle_adopt", "handle_close", "handle_release", "handle_abandon"),
+    "pool_return",
 )
 
 

@@ -48,7 +48,8 @@ enum form {
     FORM_TRANSFER,   /* Recv, Send, Read, Write: one buffer, one number */
     FORM_ACCEPT,     /* Accept */
     FORM_ACCEPT_KEY, /* AcceptKey */
-    FORM_POOLED      /* RecvMultishot */
+    FORM_POOLED,     /* RecvMultishot */
+    FORM_LENT        /* RecvLent */
 };
 
 struct operation {
@@ -66,7 +67,7 @@ struct transfer {
     PyObject *argument; /* flags, or the offset */
 };
 
-/* Accept, AcceptKey, RecvMultishot: no memory of its own. */
+/* Accept, AcceptKey, RecvMultishot, RecvLent: no memory of its own. */
 struct bare {
     struct operation base;
     PyObject *argument; /* whether it is multishot, or the pool */
@@ -89,7 +90,7 @@ struct key {
     char message_based;
 };
 
-/* Of a RecvMultishot. */
+/* Of a RecvMultishot or a RecvLent. */
 struct pool {
     PyObject_HEAD
     PyObject *memory; /* a bytearray that is never resized */
@@ -130,6 +131,7 @@ typedef int (*renew_function)(portio_port *port, uint64_t token, int same);
 typedef int (*adopt_function)(portio_port *port, uint64_t listener, int64_t handle,
                               portio_handle *out);
 typedef int (*handle_function)(portio_port *port, uint64_t id);
+typedef int (*pool_return_function)(portio_port *port, portio_pool *pool, uint32_t number);
 
 struct port {
     PyObject_HEAD
@@ -150,6 +152,7 @@ struct port {
     renew_function renew;
     adopt_function adopt;
     handle_function close, release, abandon;
+    pool_return_function pool_return;
 };
 
 extern PyTypeObject *operation_type, *transfer_type, *key_type, *pool_type, *completion_type,
@@ -170,8 +173,8 @@ extern struct given {
 /* Names of attributes, made once: who asks by a text makes a new one each time, and the cache of
    a type's attributes does not know it. */
 #define NAMES(name)                                                                            \
-    name(accepting_form) name(acquire) name(detach) name(fileno) name(release) name(settle)    \
-    name(_orphans)
+    name(accepting_form) name(acquire) name(detach) name(fileno) name(lend) name(release)      \
+    name(settle) name(_orphans)
 extern struct names {
     PyObject *init;
 #define NAME(name) PyObject *name;
@@ -214,6 +217,9 @@ PyObject *accepting_form(struct key *key);
 int adopt_add(PyObject *module);
 /* The same for an accept whose connections come with their keys. */
 PyObject *adopting_make(PyObject *port, struct key *listener);
+
+/* ---- loan.c ---- */
+int loan_add(PyObject *module);
 
 /* ---- registry_object.c ---- */
 int registry_add_types(PyObject *module);

@@ -121,10 +121,11 @@ static bool pooled_look(struct draft *draft)
     draft->pin = Py_NewRef(pool);
     if (!key_look(draft, 1u << PORTIO_STREAM_SOCKET))
         return false;
-    draft->flags = PORTIO_MULTISHOT;
+    bool lends = draft->operation->form == FORM_LENT;
+    draft->flags = PORTIO_MULTISHOT | (lends ? PORTIO_LEND : 0);
     draft->brief = pool_is_brief(pool);
     draft->start = (void *)(uintptr_t)((struct pool *)pool)->address;
-    draft->settle = PyObject_GetAttr(pool, name_of.settle);
+    draft->settle = PyObject_GetAttr(pool, lends ? name_of.lend : name_of.settle);
     return draft->settle != NULL && draft->start != NULL;
 }
 
@@ -145,6 +146,7 @@ bool draft_make(struct draft *draft, PyObject *port, struct operation *operation
         usual = mode == MODE_QUEUED && accept_look(draft, port);
         break;
     case FORM_POOLED:
+    case FORM_LENT:
         usual = mode == MODE_QUEUED && pooled_look(draft);
         break;
     }
@@ -174,7 +176,8 @@ static bool draft_is_claimable(struct port *port, const struct draft *draft)
 {
     struct operation *operation = draft->operation;
     struct key *key = (struct key *)draft->key;
-    if (operation->form == FORM_POOLED && ((struct pool *)draft->pin)->port != (PyObject *)port)
+    if (form_is_pooled((enum form)operation->form) &&
+        ((struct pool *)draft->pin)->port != (PyObject *)port)
         return false;
     return operation->entry == Py_None && operation->key == draft->key &&
            key->port == (PyObject *)port && (key->fits & draft->fits) &&

@@ -97,7 +97,7 @@ static struct kind {
     {PORTIO_RECV, FORM_TRANSFER, NULL}, {PORTIO_SEND, FORM_TRANSFER, NULL},
     {PORTIO_READ, FORM_TRANSFER, NULL}, {PORTIO_WRITE, FORM_TRANSFER, NULL},
     {PORTIO_ACCEPT, FORM_ACCEPT, NULL}, {PORTIO_ACCEPT, FORM_ACCEPT_KEY, NULL},
-    {PORTIO_RECV, FORM_POOLED, NULL},
+    {PORTIO_RECV, FORM_POOLED, NULL},   {PORTIO_RECV, FORM_LENT, NULL},
 };
 
 /* The classes whose operations are for Python, by their addresses: to look for a class itself
@@ -297,6 +297,7 @@ KIND(write, WriteFields, "offset");
 BARE(accept, AcceptFields, "multishot", accept_init, "key, *, multishot=False");
 BARE(accept_key, AcceptKeyFields, "multishot", accept_init, "key, *, multishot=False");
 BARE(pooled, RecvMultishotFields, "pool", pooled_init, "key, pool");
+BARE(lent, RecvLentFields, "pool", pooled_init, "key, pool");
 
 /* ---- keys ---- */
 
@@ -422,7 +423,7 @@ int fields_add(PyObject *module)
     if (transfer_type == NULL)
         return -1;
     PyType_Spec *specs[] = {&recv_spec,   &send_spec,       &read_spec,  &write_spec,
-                            &accept_spec, &accept_key_spec, &pooled_spec};
+                            &accept_spec, &accept_key_spec, &pooled_spec, &lent_spec};
     _Static_assert(sizeof specs / sizeof *specs == sizeof kinds / sizeof *kinds, "in one order");
     for (size_t at = 0; at < sizeof kinds / sizeof *kinds; at++) {
         bool is_transfer = kinds[at].form == FORM_TRANSFER;

@@ -28,15 +28,17 @@ static void port_dealloc(PyObject *self)
     object_free(self);
 }
 
-/* The class of completions, and the engine's port and eight of its functions, as
+/* The class of completions, and the engine's port and nine of its functions, as
    addresses. */
 static PyObject *port_connect(PyObject *self, PyObject *arguments)
 {
     struct port *port = (struct port *)self;
-    unsigned long long native, submit_one, submit, get, renew, adopt, close, release, abandon;
+    unsigned long long native, submit_one, submit, get, renew, adopt, close, release, abandon,
+        pool_return;
     PyObject *class;
-    if (!PyArg_ParseTuple(arguments, "O!KKKKKKKKK", &PyType_Type, &class, &native, &submit_one,
-                          &submit, &get, &renew, &adopt, &close, &release, &abandon))
+    if (!PyArg_ParseTuple(arguments, "O!KKKKKKKKKK", &PyType_Type, &class, &native, &submit_one,
+                          &submit, &get, &renew, &adopt, &close, &release, &abandon,
+                          &pool_return))
         return NULL;
     if (!PyType_IsSubtype((PyTypeObject *)class, completion_type))
         return PyErr_Format(PyExc_TypeError, "%R is no class of completions", class);
@@ -51,6 +53,7 @@ static PyObject *port_connect(PyObject *self, PyObject *arguments)
     port->close = (handle_function)(uintptr_t)close;
     port->release = (handle_function)(uintptr_t)release;
     port->abandon = (handle_function)(uintptr_t)abandon;
+    port->pool_return = (pool_return_function)(uintptr_t)pool_return;
     port->native = (portio_port *)(uintptr_t)native;
     Py_RETURN_NONE;
 }

@@ -1,5 +1,5 @@
 /* `Port.submit` of operations that are all a Recv, Send, Read or Write with one buffer, an
-   Accept or a RecvMultishot. */
+   AcceptKey, an Accept, a RecvMultishot or a RecvLent. */
 #include "submit.h"
 
 /* A send or a receive of up to 64 KiB keeps the GIL: it is a system call of a few
@@ -17,7 +17,7 @@ static bool is_brief_operation(PyObject *object)
     struct operation *operation = (struct operation *)object;
     if (!PyObject_TypeCheck(object, operation_type))
         return false;
-    if (operation->form == FORM_POOLED) {
+    if (form_is_pooled((enum form)operation->form)) {
         PyObject *pool = ((struct bare *)object)->argument;
         return pool != NULL && pool_is_brief(pool);
     }

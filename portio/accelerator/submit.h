@@ -43,6 +43,11 @@ void draft_undo(struct port *port, struct draft *draft);
 
 PyObject *mode_object(int mode);
 
+static inline bool form_is_pooled(enum form form)
+{
+    return form == FORM_POOLED || form == FORM_LENT;
+}
+
 /* Whether what the engine does of it is brief (submit.c). */
 bool transfer_is_brief(uint32_t kind, Py_ssize_t length);
 bool pool_is_brief(PyObject *pool);

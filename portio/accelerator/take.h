@@ -29,9 +29,17 @@ bool record_is_turn(const portio_completion *record, PyObject *entry);
 enum taken turn_take(PyObject *self, PyObject *out, const portio_completion *record,
                      PyObject *entry);
 bool entry_is_pooled(PyObject *entry);
+enum form entry_form(PyObject *entry); /* of its operation */
 /* The bytes that a record of such an entry says have arrived; NULL: an exception, or it is for
    the rule. */
 PyObject *piece_copy(PyObject *entry, int64_t nbytes);
+
+/* ---- loan.c ---- */
+/* A memoryview of a part of a pool's memory, and what stands for the buffer: it goes back when
+   that memory is nobody's any more, if the loan has begun by then.  NULL: an exception. */
+PyObject *loan_make(struct pool *pool, uint32_t number, char *start, Py_ssize_t length,
+                    PyObject **loan);
+void loan_begin(PyObject *loan);
 
 /* ---- outcome.c ---- */
 bool record_is_an_end(const portio_completion *record, PyObject *entry);

@@ -50,6 +50,30 @@ bool pool_borrow(portio_port *port, struct op *op, bool *done)
     return lent;
 }
 
+void portio_pool_free(portio_pool *pool)
+{
+    pool_destroy(pool);
+}
+
+int portio_pool_return(portio_port *port, portio_pool *pool, uint32_t number)
+{
+    if (number >= pool->count)
+        return PORTIO_INVALID;
+    /* Any thread may, also where the port is thread-bound. */
+    if (port_is_closing(port))
+        return PORTIO_CLOSED;
+    InterlockedIncrement(&port->users);
+    int refused = port_is_closing(port) ? PORTIO_CLOSED : 0;
+    if (refused == 0) {
+        port_lock(port);
+        heir_add(port, pool_return(pool, number));
+        port_unlock(port);
+        heirs_run(port);
+    }
+    port_leave(port);
+    return refused;
+}
+
 /* ---- turns ---- */
 
 /* True: the caller starts it.  Lock held. */

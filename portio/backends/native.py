@@ -41,6 +41,7 @@ class Library(Protocol):
     PORTIO_DATA_ONLY: int
     PORTIO_QUIET: int
     PORTIO_MULTISHOT: int
+    PORTIO_LEND: int
 
     PORTIO_MORE: int
 
@@ -85,6 +86,7 @@ class Library(Protocol):
     portio_skipped: Callable[[CData, int], int]
     portio_pool_create: Callable[[CData, int, int], CData]
     portio_pool_free: Callable[[CData], object]
+    portio_pool_return: Callable[[CData, CData, int], int]
 
     portio_renew: Callable[[CData, int, int], int]
     portio_cancel: Callable[[CData, int], int]

@@ -3,7 +3,8 @@
    `lent`, `parked`, op_parked, `buffer` and `length`.  The port's lock is held.
 
    An operation has a buffer from the moment that there is data for it until the program
-   has the bytes, which is when its next turn begins, or until it has ended.  One that
+   has the bytes, which is when its next turn begins, or until it has ended.  With PORTIO_LEND
+   it has it until the record crosses the door; then the program has.  One that
    finds no buffer is *parked*: it waits in the pool, in the order of coming, and is lent
    the first buffer that is given back, so that no other can take it.
 

@@ -25,7 +25,7 @@ static inline bool turn_is_valid(const portio_request *request, int type)
 {
     if ((request->flags & (PORTIO_UNQUEUED | PORTIO_QUIET | PORTIO_VECTORED)) != 0)
         return false;
-    return request->kind == PORTIO_ACCEPT ||
+    return (request->kind == PORTIO_ACCEPT && (request->flags & PORTIO_LEND) == 0) ||
            (request->kind == PORTIO_RECV && request->buffer != NULL &&
             type == PORTIO_STREAM_SOCKET);
 }
@@ -58,11 +58,13 @@ static inline void op_turn_begin(struct op *op)
 }
 
 /* What the record of a turn says besides, when there is more to come. */
-static inline void turn_fill(const struct op *op, portio_completion *record)
+static inline void turn_fill(struct op *op, portio_completion *record)
 {
     record->status |= (int64_t)PORTIO_MORE << 32;
     if (op_is_pooled(op))
         record->nbytes |= (int64_t)(op->lent - 1) << 32;
+    if (op->flags & PORTIO_LEND)
+        op->lent = 0; /* it is who has the record that gives it back */
 }
 
 #endif

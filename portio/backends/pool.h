@@ -1,10 +1,19 @@
 /* A pool of equal buffers, from which receives are given one when there is data for
    them (O17).  The memory is Python's, and a pool is used by the operations of one port
-   alone, so that port's lock protects everything here but what never changes. */
+   alone, so that port's lock protects everything here but what never changes, and what is
+   marked otherwise.
+
+   A buffer is free, or an operation's, or was lent to the program with a record (O20).  The
+   program may give it back in any thread; where that is not the owner of a thread-bound port,
+   it waits in `returned` until the owner looks (port_pool.c). */
 #ifndef PORTIO_POOL_H
 #define PORTIO_POOL_H
 
 #include "native.h"
+
+#ifndef _WIN32
+#include <stdatomic.h>
+#endif
 
 struct op;
 
@@ -29,7 +38,17 @@ struct portio_pool {
     uint32_t free_count; /* 0 with a store */
     struct op *first;    /* operations that have data and no buffer, first come first served */
     struct op *last;
+#ifndef _WIN32 /* there the owner of a thread-bound port is not alone */
+    _Atomic uint32_t holders; /* besides Python: a port that has it in its list */
+    /* Under the port's inbox_lock: */
+    portio_pool *next_returning;
+    uint32_t returned_count;
+#endif
+    uint32_t *returned;  /* room for as many numbers as there are buffers */
     uint32_t free[];     /* the numbers of the buffers that nobody has; the last is next */
 };
+
+/* Nobody has it any more. */
+void pool_destroy(portio_pool *pool);
 
 #endif

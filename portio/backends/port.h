@@ -108,6 +108,7 @@ struct portio_port {
     uint32_t inbox_count;
     uint32_t inbox_room;
     bool inbox_closed;
+    portio_pool *returning; /* pools with buffers that are on their way back */
     _Atomic bool inbox_full; /* something is in there; a hint, read without lock */
 };
 
@@ -157,7 +158,12 @@ void port_handle_leave_locked(portio_port *port, struct handle *handle);
 int port_inbox_put(portio_port *port, uint64_t message); /* any thread; wakes the owner */
 void port_inbox_read(portio_port *port);                 /* the owner */
 void port_inbox_close(portio_port *port);
+void port_inbox_tell(portio_port *port); /* there is something in it; inbox_lock held */
 #define INBOX_CANCEL (UINT64_C(1) << 63) /* token | INBOX_CANCEL; a bare token is a post */
+
+/* port_pool.c: buffers that other threads than the owner have given back. */
+void port_returned_read(portio_port *port); /* the owner */
+void port_returned_drop(portio_port *port); /* the port closes, and nobody puts any there */
 
 /* port_wait.c: threads that wait. */
 bool port_drive(portio_port *port, struct waiter *me, int64_t deadline);

@@ -1,8 +1,15 @@
-/* Mail for the owner of a thread-bound port: other threads may post and cancel,
-   and the owner carries it out at its next call (P9). */
+/* Mail for the owner of a thread-bound port: other threads may post and cancel, and give
+   buffers back (port_pool.c), and the owner carries it out at its next call (P9). */
 #include "engine.h"
 
 #include <stdlib.h>
+
+void port_inbox_tell(portio_port *port)
+{
+    /* One wake-up for a full inbox: the owner empties it as a whole. */
+    if (!atomic_exchange(&port->inbox_full, true))
+        engine_wake(port);
+}
 
 int port_inbox_put(portio_port *port, uint64_t message)
 {
@@ -22,10 +29,7 @@ int port_inbox_put(portio_port *port, uint64_t message)
     }
     if (refused == 0) {
         port->inbox[port->inbox_count++] = message;
-        /* One wake-up for a full inbox: the owner empties it as a whole.  Under
-           the lock, so that the engine cannot be closed meanwhile. */
-        if (!atomic_exchange(&port->inbox_full, true))
-            engine_wake(port);
+        port_inbox_tell(port); /* under the lock: the engine cannot be closed meanwhile */
     }
     pthread_mutex_unlock(&port->inbox_lock);
     return refused;
@@ -41,12 +45,15 @@ void port_inbox_read(portio_port *port)
         uint32_t count = port->inbox_count;
         port->inbox = NULL;
         port->inbox_count = port->inbox_room = 0;
+        bool returning = port->returning != NULL;
         atomic_store(&port->inbox_full, false);
         pthread_mutex_unlock(&port->inbox_lock);
-        if (count == 0) {
+        if (count == 0 && !returning) {
             free(messages);
             return;
         }
+        if (returning)
+            port_returned_read(port);
         for (uint32_t at = 0; at < count; at++) {
             if (messages[at] & INBOX_CANCEL)
                 port_cancel_token(port, messages[at] & ~INBOX_CANCEL);
@@ -62,4 +69,5 @@ void port_inbox_close(portio_port *port)
     pthread_mutex_lock(&port->inbox_lock);
     port->inbox_closed = true;
     pthread_mutex_unlock(&port->inbox_lock);
+    port_returned_drop(port);
 }

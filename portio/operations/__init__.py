@@ -7,7 +7,7 @@ from portio import accelerator
 from portio.operations.accept import Accept, AcceptKey
 from portio.operations.base import Operation
 from portio.operations.files import Read, Sync, Write
-from portio.operations.multishot import RecvMultishot
+from portio.operations.multishot import RecvLent, RecvMultishot
 from portio.operations.sockets import (
     Connect,
     Recv,
@@ -27,6 +27,7 @@ __all__ = [
     "Read",
     "Recv",
     "RecvFrom",
+    "RecvLent",
     "RecvMultishot",
     "Send",
     "SendFile",
@@ -37,4 +38,4 @@ __all__ = [
     "Write",
 ]
 
-accelerator.construct(Accept, AcceptKey, Read, Recv, RecvMultishot, Send, Write)
+accelerator.construct(Accept, AcceptKey, Read, Recv, RecvLent, RecvMultishot, Send, Write)

@@ -1,10 +1,10 @@
-"""Operations that are multishot by their nature (contract O16, O17)."""
+"""Operations that are multishot by their nature (contract O16, O17, O20)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from portio.accelerator import RecvMultishotFields
+from portio.accelerator import RecvLentFields, RecvMultishotFields
 from portio.operations import numbers
 from portio.operations.base import QUEUED, Operation, Prepared, unusable_key
 from portio.pools import BufferPool
@@ -14,10 +14,51 @@ if TYPE_CHECKING:
     from portio.operations.base import Entry
     from portio.unqueued import UnqueuedOperations
 
-__all__ = ["RecvMultishot"]
+__all__ = ["RecvLent", "RecvMultishot"]
+
+T = TypeVar("T")
 
 
-class RecvMultishot(RecvMultishotFields, Operation[bytes]):
+class PooledReceive(Operation[T]):
+    """What the receives with a pool have in common."""
+
+    __slots__ = ()
+
+    key: CompletionKey
+    multishot: ClassVar[bool] = True
+    #: Whether the program gets the buffer itself.
+    lends: ClassVar[bool]
+
+    #: Where its buffers come from.
+    pool: BufferPool
+
+    def _prepare(self, port: UnqueuedOperations, token: int, mode: int) -> Prepared:
+        key = self.key
+        if (
+            key._port is not port
+            or not key._fits & numbers.STREAM_SOCKET
+            or key._number() != key._descriptor
+        ):
+            raise unusable_key(self, port, "a stream socket")
+        pool: object = self.pool
+        if not isinstance(pool, BufferPool):
+            raise TypeError(f"pool must be a BufferPool, not {type(pool).__name__!r}")
+        if pool._port is not port:
+            raise ValueError(f"{pool!r} is of another port")
+        if mode != QUEUED:
+            raise ValueError("a multishot operation is neither quiet nor queued=False")
+        settle = pool.lend if self.lends else pool.settle
+        flags = numbers.MULTISHOT | (numbers.LEND if self.lends else 0)
+        entry = self, key, settle, pool, token, port, mode
+        request = port._native, numbers.RECV, flags, key._id, token, pool._native, 0, 0
+        return entry, request
+
+    def _next_turn(self, entry: Entry, token: int) -> Entry:
+        _, key, settle, pool, _, port, mode = entry
+        return self, key, settle, pool, token, port, mode
+
+
+class RecvMultishot(RecvMultishotFields, PooledReceive[bytes]):
     """Receives from a stream again and again, into buffers of a pool.
 
     One submission gives a completion for each piece that arrives, of 1 to ``pool.size``
@@ -36,38 +77,38 @@ class RecvMultishot(RecvMultishotFields, Operation[bytes]):
 
     __slots__ = ()
 
-    key: CompletionKey
     label = "portio.RecvMultishot"
-    multishot: ClassVar[bool] = True
-
-    #: Where its buffers come from.
-    pool: BufferPool
+    lends = False
 
     def __init__(self, key: CompletionKey, pool: BufferPool) -> None:
         self.key = key
         self.pool = pool
         self._entry = None
 
-    def _prepare(self, port: UnqueuedOperations, token: int, mode: int) -> Prepared:
-        key = self.key
-        if (
-            key._port is not port
-            or not key._fits & numbers.STREAM_SOCKET
-            or key._number() != key._descriptor
-        ):
-            raise unusable_key(self, port, "a stream socket")
-        pool: object = self.pool
-        if not isinstance(pool, BufferPool):
-            raise TypeError(f"pool must be a BufferPool, not {type(pool).__name__!r}")
-        if pool._port is not port:
-            raise ValueError(f"{pool!r} is of another port")
-        if mode != QUEUED:
-            raise ValueError("a multishot operation is neither quiet nor queued=False")
-        entry = self, key, pool.settle, pool, token, port, mode
-        flags = numbers.MULTISHOT
-        request = port._native, numbers.RECV, flags, key._id, token, pool._native, 0, 0
-        return entry, request
 
-    def _next_turn(self, entry: Entry, token: int) -> Entry:
-        _, key, settle, pool, _, port, mode = entry
-        return self, key, settle, pool, token, port, mode
+class RecvLent(RecvLentFields, PooledReceive[memoryview]):
+    """Receives like `RecvMultishot`, but gives the buffers themselves: nothing is copied.
+
+    The result of a piece is a writable `memoryview` of its bytes in the pool (contract O20).
+    It is the program's, and so is the whole buffer, until the memoryview and everything
+    that shares it is released or dropped: slices, other memoryviews, and operations that
+    are pending with it.  Then the buffer goes back, whichever thread that was in.  A
+    completion shares its result, too; ``completion.result().release()`` is the way to
+    be done with it at once.
+
+    What the program holds on to is missing in the pool, and receives that need a buffer
+    wait for one: who keeps pieces for long copies them (`bytes`).  The result of the last
+    completion is an empty memoryview.
+
+    Raises at submission what `RecvMultishot` raises.
+    """
+
+    __slots__ = ()
+
+    label = "portio.RecvLent"
+    lends = True
+
+    def __init__(self, key: CompletionKey, pool: BufferPool) -> None:
+        self.key = key
+        self.pool = pool
+        self._entry = None

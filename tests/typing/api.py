@@ -32,6 +32,7 @@ def results(port: portio.Port, key: portio.CompletionKey, file: portio.File) -> 
     assert_type(portio.Accept(key, multishot=True).result(), socket.socket)
     assert_type(portio.AcceptKey(key, multishot=True).result(), portio.CompletionKey)
     assert_type(portio.RecvMultishot(key, portio.BufferPool(port, 4, 4096)).result(), bytes)
+    assert_type(portio.RecvLent(key, portio.BufferPool(port, 4, 4096)).result(), memoryview)
     assert_type(portio.Connect(key, ("127.0.0.1", 80)).result(), None)
     assert_type(portio.Recv(key, buffer).result(), int)
     assert_type(portio.Send(key, b"x", socket.MSG_DONTROUTE).result(), int)
