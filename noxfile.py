@@ -26,6 +26,9 @@ OLDEST_TRIO = "0.22.0"  # the newest is what the other sessions install
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 CHECKED = ["portio", "tests", "examples", "benchmarks", "docs", "tools", "noxfile.py"]
 
+# A test may take a minute, so who has nothing left to do takes from others.
+WORKERS = ["-n", "auto", "--dist", "worksteal"]
+
 # These run the core of the suite again for each feature of the kernel that is
 # switched off.  That has nothing to do with Python, and is done once: with the one
 # that runs nox.
@@ -90,7 +93,7 @@ def tests(session: nox.Session) -> None:
     selection = ONCE if elsewhere else []
     if elsewhere and found and session.python != found[-1]:
         selection = [*OLDER_KERNELS, "-m", "core", "tests/conformance"]
-    session.run("pytest", "-n", "auto", *selection, *session.posargs)
+    session.run("pytest", *WORKERS, *selection, *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
@@ -99,8 +102,8 @@ def trio_oldest(session: nox.Session) -> None:
     install_group(session, "tests")
     session.install(".", f"trio=={OLDEST_TRIO}")
     session.env["PYTHONSAFEPATH"] = "1"
-    session.run("pytest", "-n", "auto", "tests/trio_adapter", *session.posargs)
-    session.run("pytest", "-n", "auto", "tests/conformance", "-m", "core", "-k", "trio")
+    session.run("pytest", *WORKERS, "tests/trio_adapter", *session.posargs)
+    session.run("pytest", *WORKERS, "tests/conformance", "-m", "core", "-k", "trio")
 
 
 @nox.session
@@ -197,7 +200,7 @@ def sanitizers(session: nox.Session) -> None:
         UBSAN_OPTIONS="print_stacktrace=1",
     )
     try:
-        session.run("pytest", "-n", "auto", *NO_OTHER_C, *NOT_SANITIZED, *session.posargs)
+        session.run("pytest", *WORKERS, *NO_OTHER_C, *NOT_SANITIZED, *session.posargs)
     finally:
         found = sorted(reports.iterdir())
         for report in found:
@@ -246,7 +249,7 @@ def windows(session: nox.Session) -> None:
     run = ["python", str(WINDOWS_TOOLS / "run.py"), str(prefix), str(python)]
     try:
         session.run(
-            *(*run, "-m", "pytest", "-n", "2", "-o", f"cache_dir={caches / 'pytest'}"),
+            *(*run, "-m", "pytest", *WORKERS, "-o", f"cache_dir={caches / 'pytest'}"),
             *session.posargs,
             env={
                 "PYTHONPATH": str(site),

@@ -86,8 +86,10 @@ def _beside(
 # thread-bound port that submits lazily, as the documentation advises.
 ENGINES = {one: subjects.portio_name(one, "thread-bound, lazy") for one in subjects.BACKENDS}
 POOLED = {one: subjects.portio_name(one, "thread-bound, lazy, pool") for one in subjects.BACKENDS}
-# For small messages with a pool, as the documentation advises as well; the other is told.
-SMALL, OTHER = POOLED, ENGINES
+LENT = {one: subjects.portio_name(one, "thread-bound, lazy, lent") for one in subjects.BACKENDS}
+# For small messages with a pool, and for large ones with its buffers themselves, as the
+# documentation advises as well; with a buffer for each connection it is told.
+SMALL, LARGE, OTHER = POOLED, LENT, ENGINES
 
 
 def _echo() -> Iterator[Goal]:
@@ -106,11 +108,13 @@ def _echo() -> Iterator[Goal]:
             yield from _beside(title, figure, AT_MOST, bounds[backend])
             other = replace(figure, subject=OTHER[backend])
             yield from _beside(title, other, AT_MOST, {subjects.UVLOOP_PROTOCOL: None})
-    for ours in ENGINES.values():
+    for backend in subjects.BACKENDS:
         for count in (50, 500):
             title = f"echo of 16 KiB, {count} connections: CPU"
-            figure = Figure("echo", f"{count}x16KiB", ours, "cpu")
+            figure = Figure("echo", f"{count}x16KiB", LARGE[backend], "cpu")
             yield from _beside(title, figure, AT_MOST, {subjects.UVLOOP_PROTOCOL: 1.0})
+            other = replace(figure, subject=OTHER[backend])
+            yield from _beside(title, other, AT_MOST, {subjects.UVLOOP_PROTOCOL: None})
     for backend in subjects.BACKENDS:
         title = "one connection, to and fro: latency"
         figure = Figure("echo", "1x64B", SMALL[backend], "p50")

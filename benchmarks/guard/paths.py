@@ -115,15 +115,14 @@ def receives(backend: str) -> Callable[[], None]:
     return walk
 
 
-def pieces(backend: str) -> Callable[[], None]:
-    """Receives that go on, with a pool."""
+def _pieces(backend: str, kind: type[portio.RecvMultishot | portio.RecvLent]) -> Callable[[], None]:
     port = _port(backend)
     pool = portio.BufferPool(port, 2 * BATCH, SIZE)
     peers = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
         for _ in range(BATCH):
             peers.append(socket.create_connection(listener.getsockname()))
-            port.submit(portio.RecvMultishot(port.associate(listener.accept()[0]), pool))
+            port.submit(kind(port.associate(listener.accept()[0]), pool))
     data = b"x" * SIZE
 
     def walk() -> None:
@@ -132,6 +131,16 @@ def pieces(backend: str) -> Callable[[], None]:
         _take(port, BATCH)
 
     return walk
+
+
+def pieces(backend: str) -> Callable[[], None]:
+    """Receives that go on, with a pool."""
+    return _pieces(backend, portio.RecvMultishot)
+
+
+def lent(backend: str) -> Callable[[], None]:
+    """The same with the buffers themselves."""
+    return _pieces(backend, portio.RecvLent)
 
 
 def _listener() -> socket.socket:
@@ -224,6 +233,7 @@ PATHS: dict[str, Callable[[str], Callable[[], None]]] = {
         quiet_sends,
         receives,
         pieces,
+        lent,
         accepts,
         connections,
         reads,
