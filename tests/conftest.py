@@ -85,6 +85,12 @@ def _is_core(item: pytest.Item) -> bool:
     return item.get_closest_marker("core") is not None
 
 
+def pytest_collection_finish() -> None:
+    """Let the collector pass by the tests themselves: many of them call it, some at every line."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name what was not proved because this is Windows, or Wine stood in for it."""
     if WINDOWS:
