@@ -15,7 +15,7 @@ from support.backends import require, selected
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "portio" / "backends"
-SHARED = ("port*.c", "probe.c", "slots.c", "handle.c", "transfer.c", "futex.c")
+SHARED = ("port*.c", "pool.c", "probe.c", "slots.c", "handle.c", "transfer.c", "futex.c")
 ROUNDS = 20
 
 
