@@ -26,8 +26,9 @@ OLDEST_TRIO = "0.22.0"  # the newest is what the other sessions install
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 CHECKED = ["portio", "tests", "examples", "benchmarks", "docs", "tools", "noxfile.py"]
 
-# A test may take a minute, so who has nothing left to do takes from others.
-WORKERS = ["-n", "auto", "--dist", "worksteal"]
+# Tests wait for a good part of their time, hence one worker more than there are processors.  A test
+# may take a minute, so who has nothing left to do takes from others.
+WORKERS = ["-n", str((os.cpu_count() or 1) + 1), "--dist", "worksteal"]
 
 # These run the core of the suite again for each feature of the kernel that is
 # switched off.  That has nothing to do with Python, and is done once: with the one

@@ -14,12 +14,15 @@ CORE_LIMIT = 600
 """Seconds; catches a hang."""
 
 
-def run_core(**changes: str) -> None:
-    """Run the tests marked `core` with these variables: they must pass."""
+def run_core(select: str = "", **changes: str) -> None:
+    """Run the tests marked `core` with these variables, or those of them that `select` names (-k).
+
+    They must pass.
+    """
     run = subprocess.run(
         [
-            sys.executable, "-P", "-m", "pytest", str(_SUITE), "-m", "core", "-q", "-x",
-            "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header",
+            sys.executable, "-P", "-m", "pytest", str(_SUITE), "-m", "core", "-k", select, "-q",
+            "-x", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header",
         ],
         env=environment(PYTEST_ADDOPTS="", **changes),
         cwd=_SUITE.parents[1],
