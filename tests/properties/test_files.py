@@ -16,6 +16,7 @@ from hypothesis.stateful import Bundle, initialize, rule
 
 import portio
 from support.handles import is_open
+from support.system import WINDOWS
 
 from .ledger import CANCELLED, Submission
 from .machines import SHAPES, SWITCHES, PortMachine, Shape, walk
@@ -133,9 +134,21 @@ class FileMachine(PortMachine):
         self.ledger.settle(self.ports, self.drain_sink)
         self.drain_sink()
         self.check_completed()
-        sent = b"".join(submission.received for submission in self.sent)
-        assert self.arrived == sent, f"{len(sent)} bytes sent, {len(self.arrived)} arrived"
+        self.check_arrived()
         assert all(file.size() == self.size for file in self.files)
+
+    def check_arrived(self) -> None:
+        """Nothing is under way: what has come out of the socket is what the completions say."""
+        sent = bytearray()
+        for submission in self.sent:
+            sent += submission.received
+            if WINDOWS and isinstance(submission.error, CANCELLED):
+                # It does not say how much of the last step has gone (docs/iocp.md).
+                del self.arrived[len(sent) :]
+                break
+        assert self.arrived == sent, f"{len(sent)} bytes sent, {len(self.arrived)} arrived"
+        self.sent.clear()
+        self.arrived.clear()
 
     def drain_sink(self) -> bool:
         """Take what SendFile has sent."""
