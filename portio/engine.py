@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from portio import accelerator, errors
 from portio.completion import Completion
+from portio.keepers import keep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +64,7 @@ class Engine(accelerator.PortFields):
         "_forked",
         "_from_buffer",
         "_growing",
+        "_keep_native",
         "_lib",
         "_null",
         "_slots",
@@ -86,8 +88,9 @@ class Engine(accelerator.PortFields):
     _pending: dict[int, Entry | Posted]
 
     def _open_engine(self, native: Native, port: CData, owner: int) -> None:
-        """`port` is a new portio_port of the engine `native`."""
+        """`port` is a new portio_port of the engine `native`, whose memory is ours."""
         self._native = port
+        self._keeper, self._keep_native = keep(native.ffi, port, native.lib.portio_port_free)
         self._ffi, self._lib = native.ffi, native.lib
         self._owner = owner
         self._c_get = native.lib.portio_get
@@ -152,7 +155,7 @@ class Engine(accelerator.PortFields):
         """Cuts the way to the engine: the caller is a forked child."""
         self._forked = True
         accelerator.disconnect(self)
-        self._ffi.gc(self._native, None)
+        self._keep_native()
         self._lib = self._free = _FORKED
         self._c_get = self._c_post = self._c_submit_one = raise_forked
 

@@ -7,19 +7,21 @@ need none, and the memory of a pool bounds what waits in the port to be taken.
 
 Ownership.  A buffer is free, or lent to an operation, or to the program.  The bytes of a
 `RecvMultishot` are copied when a completion leaves the port, and then the buffer goes back:
-nobody else sees it.  That of a `RecvLent` is the program's from the same moment on, which
-is the claim of the record, until the last of whoever looks at the memory has let go of it.
-Both operations and what was lent hold their pool, and it the memory and the engine's
-part of itself.
+nobody else sees it.  That of a `RecvLent` belongs to the record as that crosses the door, and
+is the program's from the claim of the record on, until the last of whoever looks at the memory
+has let go of it.  Both operations and what was lent hold their pool, and it the memory and the
+engine's part of itself.
 """
 
 from __future__ import annotations
 
+import weakref
 from operator import index
 from typing import TYPE_CHECKING
 
-from portio import errors
+from portio import accelerator, errors
 from portio.accelerator import PoolFields
+from portio.keepers import keep
 
 if TYPE_CHECKING:
     from portio.backends.native import CData
@@ -44,7 +46,7 @@ class BufferPool(PoolFields):
     RuntimeError in a forked child.
     """
 
-    __slots__ = ("_native", "_view", "count")
+    __slots__ = ("__weakref__", "_loans", "_native", "_view", "count")
 
     #: How many buffers.
     count: int
@@ -64,12 +66,14 @@ class BufferPool(PoolFields):
         self._port = port
         self._memory = bytearray(count * size)
         self._view = memoryview(self._memory)
+        self._loans: set[Loan] = set()
         lib, ffi = port._lib, port._ffi
         memory = ffi.from_buffer(port._chars, self._memory, True)
         native = lib.portio_pool_create(memory, count, size)
         if native == ffi.NULL:
             raise MemoryError("a pool of buffers")
-        self._native: CData = ffi.gc(native, lib.portio_pool_free)
+        self._keeper, _ = keep(ffi, native, lib.portio_pool_free)
+        self._native: CData = native
         self._address = int(ffi.cast("uintptr_t", native))
 
     @property
@@ -88,43 +92,57 @@ class BufferPool(PoolFields):
         length = nbytes & LENGTH
         if error or not length:
             return length, memoryview(bytearray())  # writable, as all are
+        if accelerator.lend is not None:
+            return length, Lent(*accelerator.lend(self, nbytes))
         ffi = self._port._ffi
-        end = End(self, nbytes >> 32)
-        start = ffi.from_buffer(self._port._chars, self._memory, True) + end.number * self.size
-        return length, Lent(memoryview(ffi.buffer(ffi.gc(start, end), length)), end)
+        number = nbytes >> 32
+        start = ffi.from_buffer(self._port._chars, self._memory, True) + number * self.size
+        return length, Lent(memoryview(ffi.buffer(start, length)), Loan(self, start, number))
 
-    def _take_back(self, number: int) -> None:
-        """A buffer is the program's no more."""
-        port = self._port
-        if not port._forked:
-            # Refused only where nothing is left to give back to: the port is closed.
-            port._lib.portio_pool_return(port._native, self._native, number)
+    def take_back(self, number: int) -> None:
+        """A buffer is the program's no more.  Raises nothing."""
+        try:
+            port, native = self._port, self._native
+            if not port._forked:
+                # Refused where nothing is left to give back to: the port is closed.
+                port._lib.portio_pool_return(port._native, native, number)
+        except AttributeError:
+            pass  # the collector is taking the pool apart, or its port
 
     def __repr__(self) -> str:
         return f"<portio.BufferPool {self.count} x {self.size} bytes>"
 
 
-class End:
-    """What is called when nobody has the memory of a loan any more."""
+class Loan:
+    """What gives a buffer back when nobody has its memory any more, where C does not.
 
-    __slots__ = ("begun", "number", "pool")
+    Whoever looks at the memory holds `start`, which the collector does not know of: so it ends
+    as the last of them does, and not when one of them is found to be garbage, whose finalizers
+    may still want it.  A signal whose handler raises just then keeps the buffer from its pool;
+    with the accelerator, where none of this is Python, none can.
+    """
 
-    def __init__(self, pool: BufferPool, number: int) -> None:
-        self.pool = pool
-        self.number = number
+    __slots__ = ("_number", "_pool", "_watch", "begun")
+
+    def __init__(self, pool: BufferPool, start: CData, number: int) -> None:
+        self._pool = pool
+        self._number = number
         #: Whether the record was claimed: else the buffer was another's, and still is.
         self.begun = False
+        pool._loans.add(self)  # somebody has to have the weak reference
+        self._watch = weakref.ref(start, self._end)
 
-    def __call__(self, _: CData) -> None:
+    def _end(self, _: object) -> None:
+        self._pool._loans.discard(self)
         if self.begun:
-            self.pool._take_back(self.number)
+            self._pool.take_back(self._number)
 
 
 class Lent:
     """A piece whose record was not claimed yet."""
 
-    __slots__ = ("end", "view")
+    __slots__ = ("loan", "view")
 
-    def __init__(self, view: memoryview, end: End) -> None:
+    def __init__(self, view: memoryview, loan: Loan) -> None:
         self.view = view
-        self.end = end
+        self.loan = loan

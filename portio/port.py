@@ -11,8 +11,8 @@ A port is built in layers, each in a module with its own rules:
 
 Closing.  The engine cancels and drains everything first; then, when the system
 holds no pointer into the process any more, pins are released.  The engine's own
-memory is freed with the last reference to `_native`, which every call holds for
-as long as it lasts.
+memory is freed with the port itself, which every call holds for as long as it
+lasts (keepers.py).
 """
 
 from __future__ import annotations
@@ -453,7 +453,7 @@ def _has_owner(handle: HandleLike) -> OSError:
 
 
 def _create(port: Port, native: Native, *, thread_bound: bool, lazy_submit: bool) -> CData:
-    """A new port of the engine, freed with the last reference to what this returns."""
+    """A new port of the engine."""
     options = native.ffi.new("portio_options *")
     options.concurrency = port.concurrency
     options.thread_bound = thread_bound
@@ -469,4 +469,4 @@ def _create(port: Port, native: Native, *, thread_bound: bool, lazy_submit: bool
     refused = native.lib.portio_port_create(options, created)
     if refused:
         raise port._refusal(refused, f"creating a port ({native.name})")
-    return native.ffi.gc(created[0], native.lib.portio_port_free)
+    return created[0]

@@ -61,7 +61,7 @@ class Turns(Engine):
         except KeyError:
             return False
         if lent is not None:
-            lent.end.begun = True
+            lent.loan.begun = True
             outcome.value = lent.view
         # In this order: who drops the port's operations finds the entry in both or in none.
         operation._entry = again

@@ -70,6 +70,7 @@ __all__ = [
     "examine",
     "give",
     "install",
+    "lend",
 ]
 
 #: A debugging switch: 0 leaves everything to Python.
@@ -148,6 +149,9 @@ if TYPE_CHECKING or not ACCELERATED:
     #: and the form.
     Adopting: Any = None
 
+    #: Lends a buffer of a pool: the memory of a piece, and its loan.
+    lend: Callable[[Any, int], tuple[memoryview, Any]] | None = None
+
     class KeyFields:
         """What a key has."""
 
@@ -193,7 +197,7 @@ if TYPE_CHECKING or not ACCELERATED:
         _memory: bytearray
         size: int
 
-        __slots__ = ("_address", "_memory", "_port", "size")
+        __slots__ = ("_address", "_keeper", "_memory", "_port", "size")
 
     class PortFields:
         """The books of a port."""
@@ -202,7 +206,8 @@ if TYPE_CHECKING or not ACCELERATED:
         _brief: bool
 
         __slots__ = (
-            *("_batch", "_free", "_kept", "_left", "_native", "_owner", "_pending", "_rescued"),
+            *("_batch", "_free", "_keeper", "_kept", "_left", "_native", "_owner", "_pending"),
+            "_rescued",
         )
 
         def _fill(self, *_: object) -> bool | None:
@@ -229,6 +234,7 @@ else:
     RecvLentFields = _module.RecvLentFields
     Accepting = _module.Accepting
     Adopting = _module.Adopting
+    lend = _module.lend
     KeyFields = _module.KeyFields
     Guard = _module.Guard
     Entry = _module.Entry

@@ -93,8 +93,9 @@ struct key {
 /* Of a RecvMultishot or a RecvLent. */
 struct pool {
     PyObject_HEAD
-    PyObject *memory; /* a bytearray that is never resized */
+    PyObject *memory; /* a bytearray that is never resized; NULL: it is being taken apart */
     PyObject *port;
+    PyObject *keeper; /* of the engine's portio_pool; the last to go (keepers.py) */
     Py_ssize_t size;  /* of one buffer */
     unsigned long long address; /* of the engine's portio_pool */
 };
@@ -139,8 +140,9 @@ struct port {
     PyObject *free;    /* tokens */
     PyObject *rescued; /* list; see packets.py */
     PyObject *kept;    /* array: a batch that was taken ahead */
-    PyObject *keeper;  /* of the engine's port */
     PyObject *completions; /* the class of them */
+    PyObject *address; /* of the engine's port, for Python */
+    PyObject *keeper;  /* of the engine's port; the last to go (keepers.py) */
     Py_ssize_t left;   /* numbers of `kept` that were not used yet */
     int batch;         /* how many packets are taken when one is asked for */
     unsigned long owner; /* the thread of a thread-bound port; else 0 */
@@ -220,6 +222,8 @@ PyObject *adopting_make(PyObject *port, struct key *listener);
 
 /* ---- loan.c ---- */
 int loan_add(PyObject *module);
+/* lend(pool, nbytes): the memory of a piece, and its loan, for the rule. */
+PyObject *lend(PyObject *module, PyObject *arguments);
 
 /* ---- registry_object.c ---- */
 int registry_add_types(PyObject *module);

@@ -354,19 +354,20 @@ bool key_ask(struct key *key, long long *number)
 
 /* ---- pools ---- */
 
-_Static_assert(offsetof(struct pool, port) - offsetof(struct pool, memory) ==
-                   sizeof(PyObject *),
-               "two objects in a row");
+_Static_assert(offsetof(struct pool, keeper) - offsetof(struct pool, memory) ==
+                   2 * sizeof(PyObject *),
+               "three objects in a row");
 
 static PyMemberDef pool_members[] = {
     OBJECT("_memory", struct pool, memory),
     OBJECT("_port", struct pool, port),
+    OBJECT("_keeper", struct pool, keeper),
     {"size", T_PYSSIZET, offsetof(struct pool, size), 0, NULL},
     {"_address", T_ULONGLONG, offsetof(struct pool, address), 0, NULL},
     {0},
 };
 
-COLLECTED(pool, struct pool, memory, 2)
+COLLECTED(pool, struct pool, memory, 3)
 static PyType_Slot pool_slots[] = {COLLECTED_SLOTS(pool), {0, NULL}};
 SPEC(pool, PoolFields, struct pool, Py_TPFLAGS_HAVE_GC);
 

@@ -1,7 +1,7 @@
 /* What a RecvLent gives: memory of a pool that is the program's until it, and everything that
    shares it, was released or dropped (contract O20).  A loan exports it, a memoryview shows it,
    and Python's own rules of buffers tell when the last has let go of it. */
-#include "accelerator.h"
+#include "submit.h"
 #include "take.h"
 
 struct loan {
@@ -12,8 +12,8 @@ struct loan {
     Py_ssize_t length;
     Py_ssize_t exports;
     uint32_t number;
-    bool begun; /* the buffer is the program's, and has not gone back */
-    bool over;
+    char begun; /* the buffer is the program's, and has not gone back */
+    char over;
 };
 
 static PyTypeObject *loan_type;
@@ -41,19 +41,42 @@ void loan_begin(PyObject *loan)
     ((struct loan *)loan)->begun = true;
 }
 
-/* Keeps the GIL: the engine's locks are held for moments, and never by who waits for the GIL.
-   Of a port that is closed or the parent's there is nothing to give back to, nor of a pool that
-   the collector has taken apart. */
+/* Everything is left to Python, which may find that the port is its parent's. */
+static void loan_end_by_rule(struct loan *loan)
+{
+    PyObject *kind, *value, *trace;
+    PyErr_Fetch(&kind, &value, &trace);
+    PyObject *told = PyObject_CallMethod(loan->pool, "take_back", "I", (unsigned int)loan->number);
+    if (told == NULL)
+        PyErr_WriteUnraisable(loan->pool);
+    Py_XDECREF(told);
+    PyErr_Restore(kind, value, trace);
+}
+
+/* Gives the buffer back.  The engine may receive into it at once, for whoever has waited, so the
+   GIL is kept for a brief pool alone; no lock of the engine's is held by who waits for the GIL.
+   What the collector has begun to take apart has nothing to give back to. */
 static void loan_end(struct loan *loan)
 {
-    const struct pool *pool = (struct pool *)loan->pool;
-    const struct port *port = pool != NULL ? (struct port *)pool->port : NULL;
+    struct pool *pool = (struct pool *)loan->pool;
     bool begun = loan->begun;
     loan->over = true;
     loan->begun = false;
-    if (begun && port != NULL && port->native != NULL && pool->memory != NULL)
-        (void)port->pool_return(port->native, (portio_pool *)(uintptr_t)pool->address,
-                                loan->number);
+    if (!begun || pool->memory == NULL || pool->port == NULL)
+        return;
+    const struct port *port = (struct port *)pool->port;
+    portio_port *native = port->native;
+    portio_pool *address = (portio_pool *)(uintptr_t)pool->address;
+    pool_return_function pool_return = port->pool_return;
+    if (native == NULL) {
+        loan_end_by_rule(loan);
+    } else if (pool_is_brief((PyObject *)pool)) {
+        (void)pool_return(native, address, loan->number);
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        (void)pool_return(native, address, loan->number);
+        Py_END_ALLOW_THREADS
+    }
 }
 
 static int loan_get_buffer(PyObject *self, Py_buffer *view, int flags)
@@ -92,7 +115,13 @@ static void loan_dealloc(PyObject *self)
     object_free(self);
 }
 
+static PyMemberDef loan_members[] = {
+    {"begun", T_BOOL, offsetof(struct loan, begun), 0, NULL}, /* for turns.py */
+    {0},
+};
+
 static PyType_Slot loan_slots[] = {
+    {Py_tp_members, loan_members},
     {Py_tp_traverse, loan_traverse},
     {Py_tp_dealloc, loan_dealloc},
     {Py_bf_getbuffer, loan_get_buffer},
@@ -106,6 +135,24 @@ static PyType_Spec loan_spec = {
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = loan_slots,
 };
+
+PyObject *lend(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    PyObject *pool, *loan = NULL;
+    unsigned long long nbytes;
+    if (!PyArg_ParseTuple(arguments, "O!K", pool_type, &pool, &nbytes))
+        return NULL;
+    char *start = piece_find((struct pool *)pool, (int64_t)nbytes);
+    if (start == NULL)
+        return PyErr_Format(PyExc_ValueError, "the pool has no such piece");
+    PyObject *view = loan_make((struct pool *)pool, (uint32_t)(nbytes >> 32), start,
+                               (Py_ssize_t)(nbytes & UINT32_MAX), &loan);
+    PyObject *both = view != NULL ? PyTuple_Pack(2, view, loan) : NULL;
+    Py_XDECREF(view);
+    Py_XDECREF(loan);
+    return both;
+}
 
 int loan_add(PyObject *module)
 {

@@ -121,6 +121,7 @@ static PyObject *give(PyObject *module, PyObject *arguments)
 
 static PyMethodDef functions[] = {
     {"give", give, METH_VARARGS, "Classes and objects of Python that C makes or uses."},
+    {"lend", lend, METH_VARARGS, "The memory of a piece, and its loan."},
     {"mark", mark, METH_O, "A class of operations of which every one is for Python."},
     {"method", method_make, METH_VARARGS, "Makes a method or a property for a class."},
     {0},

@@ -3,11 +3,11 @@
 
 PyTypeObject *port_type;
 
-#define OBJECTS 6
+#define OBJECTS 7
 
-_Static_assert(offsetof(struct port, completions) - offsetof(struct port, pending) ==
+_Static_assert(offsetof(struct port, keeper) - offsetof(struct port, pending) ==
                    (OBJECTS - 1) * sizeof(PyObject *),
-               "six objects in a row");
+               "seven objects in a row");
 
 static int port_traverse(PyObject *self, visitproc visit, void *arg)
 {
@@ -116,7 +116,8 @@ static PyMemberDef port_members[] = {
     {"_pending", T_OBJECT_EX, offsetof(struct port, pending), 0, NULL},
     {"_free", T_OBJECT_EX, offsetof(struct port, free), 0, NULL},
     {"_rescued", T_OBJECT_EX, offsetof(struct port, rescued), 0, NULL},
-    {"_native", T_OBJECT_EX, offsetof(struct port, keeper), 0, NULL},
+    {"_native", T_OBJECT_EX, offsetof(struct port, address), 0, NULL},
+    {"_keeper", T_OBJECT_EX, offsetof(struct port, keeper), 0, NULL},
     {"_kept", T_OBJECT_EX, offsetof(struct port, kept), 0, NULL},
     {"_left", T_PYSSIZET, offsetof(struct port, left), 0, NULL},
     {"_batch", T_INT, offsetof(struct port, batch), 0, NULL},

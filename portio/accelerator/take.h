@@ -30,6 +30,8 @@ enum taken turn_take(PyObject *self, PyObject *out, const portio_completion *rec
                      PyObject *entry);
 bool entry_is_pooled(PyObject *entry);
 enum form entry_form(PyObject *entry); /* of its operation */
+/* Where a piece is that a record tells of; NULL: it is for the rule. */
+char *piece_find(const struct pool *pool, int64_t nbytes);
 /* The bytes that a record of such an entry says have arrived; NULL: an exception, or it is for
    the rule. */
 PyObject *piece_copy(PyObject *entry, int64_t nbytes);

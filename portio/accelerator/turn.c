@@ -20,8 +20,7 @@ bool record_is_turn(const portio_completion *record, PyObject *entry)
            (entry_is_pooled(entry) || settle_is_in_c(PyTuple_GetItem(entry, ENTRY_SETTLE)));
 }
 
-/* Where a piece is that a record tells of; NULL: it is for the rule. */
-static char *piece_find(const struct pool *pool, int64_t nbytes)
+char *piece_find(const struct pool *pool, int64_t nbytes)
 {
     Py_ssize_t length = (Py_ssize_t)(nbytes & UINT32_MAX), number = (Py_ssize_t)(nbytes >> 32);
     if (pool->memory == NULL || !PyByteArray_Check(pool->memory) || pool->size < 1 ||
@@ -146,7 +145,7 @@ enum taken turn_take(PyObject *self, PyObject *out, const portio_completion *rec
     enum taken result = TAKEN_BY_RULE;
     long long number;
     PyObject *again = NULL, *following = NULL;
-    struct settled settled = {NULL};
+    struct settled settled = {0};
     bool pooled = entry_is_pooled(entry);
     if (!key_ask(key, &number) || number != key->descriptor)
         goto end;

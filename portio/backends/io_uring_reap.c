@@ -126,16 +126,18 @@ static bool is_readable(const struct op *op)
    that has data is parked, and then the next buffer that is given back is its own, also
    when others are in the ring by now: so it cannot be overtaken for ever.  That one will
    be given back is certain if one is out; if none is, one that was put into the ring since
-   we asked must be looked for there.  Each further attempt needs such a put, or that data
-   has come and gone, so nothing spins. */
+   we asked must be looked for there.  Where a pool lends, one that is out may be the program's
+   for good, and any that is in the ring has to be looked for: a receive may be overtaken then.
+   Each further attempt needs such a put, or that data has come and gone, so nothing spins. */
 static void receive_starved(portio_port *port, struct op *op)
 {
     const struct group *group = group_of(op->pool);
-    bool all_inside = group_room(group) == op->pool->count;
+    uint64_t inside = group_room(group);
+    bool certain = inside < op->pool->count && !(op->pool->lends && inside > 0);
     if (!is_readable(op)) {
         op->phase = PHASE_AWAIT;
         uring_issue_rest(port, op);
-    } else if (all_inside && group->pushed != op->u.select.pushed) {
+    } else if (!certain && group->pushed != op->u.select.pushed) {
         op->phase = PHASE_SELECT;
         uring_issue_rest(port, op);
     } else {

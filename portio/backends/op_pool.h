@@ -4,7 +4,7 @@
 
    An operation has a buffer from the moment that there is data for it until the program
    has the bytes, which is when its next turn begins, or until it has ended.  With PORTIO_LEND
-   it has it until the record crosses the door; then the program has.  One that
+   it has it until the record crosses the door; then the record has, and who claims it.  One that
    finds no buffer is *parked*: it waits in the pool, in the order of coming, and is lent
    the first buffer that is given back, so that no other can take it.
 
@@ -22,6 +22,7 @@ static inline bool op_is_pooled(const struct op *op)
 static inline void pool_begin(struct op *op, void *pool)
 {
     op->pool = pool;
+    op->pool->lends = op->pool->lends || (op->flags & PORTIO_LEND) != 0;
     op->length = op->pool->size;
     op->lent = 0;
 }

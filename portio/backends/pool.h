@@ -33,6 +33,7 @@ struct portio_pool {
     char *memory;
     uint32_t count;
     uint32_t size;       /* of one buffer */
+    bool lends;          /* buffers of it may be the program's (PORTIO_LEND) */
     bool asked;          /* the engine has seen it, and given it a store, or will not */
     struct pool_store *store; /* NULL: the free ones are in `free` */
     uint32_t free_count; /* 0 with a store */

@@ -83,6 +83,12 @@ static void prepare(void)
                    pthread_atfork(NULL, NULL, forked_child) == 0;
 }
 
+uint32_t port_lineage(void)
+{
+    pthread_once(&once, prepare);
+    return atomic_load(&fork_lineage);
+}
+
 struct member *port_member(portio_port *port)
 {
     struct member *member = self;

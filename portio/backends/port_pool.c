@@ -95,6 +95,10 @@ int portio_pool_return(portio_port *port, portio_pool *pool, uint32_t number)
 {
     if (number >= pool->count)
         return PORTIO_INVALID;
+    /* The collector may call this in a forked child before Python knows that the port is its
+       parent's; a thread that is not here may have its lock. */
+    if (port->lineage != port_lineage())
+        return PORTIO_CLOSED;
     if (port->thread_bound && !port_is_owner(port))
         return returned_put(port, pool, number);
     int refused = port_enter(port);

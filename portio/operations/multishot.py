@@ -26,9 +26,6 @@ class PooledReceive(Operation[T]):
 
     key: CompletionKey
     multishot: ClassVar[bool] = True
-    #: Whether the program gets the buffer itself.
-    lends: ClassVar[bool]
-
     #: Where its buffers come from.
     pool: BufferPool
 
@@ -47,8 +44,9 @@ class PooledReceive(Operation[T]):
             raise ValueError(f"{pool!r} is of another port")
         if mode != QUEUED:
             raise ValueError("a multishot operation is neither quiet nor queued=False")
-        settle = pool.lend if self.lends else pool.settle
-        flags = numbers.MULTISHOT | (numbers.LEND if self.lends else 0)
+        lends = isinstance(self, RecvLentFields)
+        settle = pool.lend if lends else pool.settle
+        flags = numbers.MULTISHOT | (numbers.LEND if lends else 0)
         entry = self, key, settle, pool, token, port, mode
         request = port._native, numbers.RECV, flags, key._id, token, pool._native, 0, 0
         return entry, request
@@ -78,7 +76,6 @@ class RecvMultishot(RecvMultishotFields, PooledReceive[bytes]):
     __slots__ = ()
 
     label = "portio.RecvMultishot"
-    lends = False
 
     def __init__(self, key: CompletionKey, pool: BufferPool) -> None:
         self.key = key
@@ -106,7 +103,6 @@ class RecvLent(RecvLentFields, PooledReceive[memoryview]):
     __slots__ = ()
 
     label = "portio.RecvLent"
-    lends = True
 
     def __init__(self, key: CompletionKey, pool: BufferPool) -> None:
         self.key = key
