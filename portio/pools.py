@@ -9,8 +9,8 @@ Ownership.  A buffer is free, or lent to an operation, or to the program.  The b
 `RecvMultishot` are copied when a completion leaves the port, and then the buffer goes back:
 nobody else sees it.  That of a `RecvLent` belongs to the record as that crosses the door, and
 is the program's from the claim of the record on, until the last of whoever looks at the memory
-has let go of it.  Both operations and what was lent hold their pool, and it the memory and the
-engine's part of itself.
+has let go of it.  Operations hold their pool, it the memory and the engine's part of itself, and
+what was lent the memory.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class BufferPool(PoolFields):
     RuntimeError in a forked child.
     """
 
-    __slots__ = ("__weakref__", "_loans", "_native", "_view", "count")
+    __slots__ = ("__weakref__", "_native", "_view", "count")
 
     #: How many buffers.
     count: int
@@ -66,7 +66,6 @@ class BufferPool(PoolFields):
         self._port = port
         self._memory = bytearray(count * size)
         self._view = memoryview(self._memory)
-        self._loans: set[Loan] = set()
         lib, ffi = port._lib, port._ffi
         memory = ffi.from_buffer(port._chars, self._memory, True)
         native = lib.portio_pool_create(memory, count, size)
@@ -118,24 +117,31 @@ class Loan:
 
     Whoever looks at the memory holds `start`, which the collector does not know of: so it ends
     as the last of them does, and not when one of them is found to be garbage, whose finalizers
-    may still want it.  A signal whose handler raises just then keeps the buffer from its pool;
-    with the accelerator, where none of this is Python, none can.
+    may still want it.  The pool is not held: it is not missed when nobody receives with it.
+
+    A signal whose handler raises just as this is called keeps the buffer from its pool; with
+    the accelerator, where none of this is Python, none can.
     """
 
-    __slots__ = ("_number", "_pool", "_watch", "begun")
+    __slots__ = ("_memory", "_number", "_pool", "_watch", "begun")
 
     def __init__(self, pool: BufferPool, start: CData, number: int) -> None:
-        self._pool = pool
+        self._pool = weakref.ref(pool)
+        self._memory = pool._memory
         self._number = number
         #: Whether the record was claimed: else the buffer was another's, and still is.
         self.begun = False
-        pool._loans.add(self)  # somebody has to have the weak reference
         self._watch = weakref.ref(start, self._end)
+        _loans.add(self)  # somebody has to have the weak reference, and the memory
 
     def _end(self, _: object) -> None:
-        self._pool._loans.discard(self)
-        if self.begun:
-            self._pool.take_back(self._number)
+        _loans.discard(self)
+        pool = self._pool()
+        if self.begun and pool is not None:
+            pool.take_back(self._number)
+
+
+_loans: set[Loan] = set()
 
 
 class Lent:
