@@ -18,7 +18,7 @@ import warnings
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from portio import system
+from portio import accelerator, system
 from portio.errors import NotSupportedError
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ __all__ = ["File", "Handle", "PipeEnd", "open", "pipe"]
 _MODES = ("r", "r+", "w", "w+", "x", "x+")
 
 
-class Handle:
+class Handle(accelerator.HandleFields):
     """A descriptor that portio has opened: what `File` and `PipeEnd` share."""
 
-    __slots__ = ("__weakref__", "_descriptor", "_key", "_mode", "_name")
+    __slots__ = ("__weakref__", "_key", "_mode", "_name")
 
     def __init__(self, descriptor: int, name: Any, mode: str) -> None:
         self._descriptor = descriptor
@@ -109,6 +109,9 @@ class Handle:
     def __repr__(self) -> str:
         state = "closed" if self._descriptor < 0 else f"descriptor={self._descriptor}"
         return f"<portio.{type(self).__name__} {self._name!r} mode={self._mode!r} {state}>"
+
+
+accelerator.install(Handle, "fileno")
 
 
 class File(Handle):

@@ -10,7 +10,8 @@ The extension `_accelerator` does the same steps in C, for the usual case:
 - records that become completions: what `Port.get_many` and `Port.get` do as a rule, also
   errors, the sockets of an `Accept`, the keys of an `AcceptKey` and the pieces of a
   `RecvMultishot` or a `RecvLent`;
-- `Port.associate` and `CompletionKey.close` of a socket.
+- `Port.associate` and `CompletionKey.close` of a socket;
+- the descriptors of files and pipes, which each submission asks for.
 
 The rule is Python.  Each method of C stands for one of Python (`install`), has its text,
 follows the same order of steps, keeps the same books, and calls it for everything that
@@ -50,6 +51,7 @@ __all__ = [
     "CompletionFields",
     "Entry",
     "Guard",
+    "HandleFields",
     "KeyFields",
     "OperationFields",
     "OutcomeFields",
@@ -152,6 +154,13 @@ if TYPE_CHECKING or not ACCELERATED:
     #: Lends a buffer of a pool: the memory of a piece, and its loan.
     lend: Callable[[Any, int], tuple[memoryview, Any]] | None = None
 
+    class HandleFields:
+        """What a file or a pipe has."""
+
+        __slots__ = ("_descriptor",)
+
+        _descriptor: int
+
     class KeyFields:
         """What a key has."""
 
@@ -235,6 +244,7 @@ else:
     Accepting = _module.Accepting
     Adopting = _module.Adopting
     lend = _module.lend
+    HandleFields = _module.HandleFields
     KeyFields = _module.KeyFields
     Guard = _module.Guard
     Entry = _module.Entry

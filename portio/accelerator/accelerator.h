@@ -220,6 +220,11 @@ int adopt_add(PyObject *module);
 /* The same for an accept whose connections come with their keys. */
 PyObject *adopting_make(PyObject *port, struct key *listener);
 
+/* ---- handle.c ---- */
+extern PyTypeObject *file_handle_type;
+int handle_add(PyObject *module);
+PyObject *handle_fileno(PyObject *self, PyObject *nothing);
+
 /* ---- loan.c ---- */
 int loan_add(PyObject *module);
 /* lend(pool, nbytes): the memory of a piece, and its loan, for the rule. */

@@ -61,8 +61,8 @@ static bool key_look(struct draft *draft, unsigned int fits)
     return false;
 }
 
-/* A send or a receive of up to so many bytes is a system call of a few microseconds that
-   never blocks (submit.c). */
+/* A send, a receive or a read of up to so many bytes is a system call of a few microseconds that
+   never blocks: what of a file is not in memory is left to others (submit.c). */
 #define BRIEF (64 * 1024)
 
 bool pool_is_brief(PyObject *pool)
@@ -72,7 +72,7 @@ bool pool_is_brief(PyObject *pool)
 
 bool transfer_is_brief(uint32_t kind, Py_ssize_t length)
 {
-    return (kind == PORTIO_RECV || kind == PORTIO_SEND) && length <= BRIEF;
+    return (kind == PORTIO_RECV || kind == PORTIO_SEND || kind == PORTIO_READ) && length <= BRIEF;
 }
 
 static bool transfer_look(struct draft *draft)

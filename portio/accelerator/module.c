@@ -24,6 +24,7 @@ static struct method {
      &port_type,
      {"_take", (PyCFunction)(void (*)(void))port_take, METH_FASTCALL, NULL}},
     {"($self)", &key_type, {"close", key_close, METH_NOARGS, NULL}},
+    {"($self)", &file_handle_type, {"fileno", handle_fileno, METH_NOARGS, NULL}},
     {"($self)", &completion_type, {"result", completion_result, METH_NOARGS, NULL}},
 };
 
@@ -157,7 +158,7 @@ PyMODINIT_FUNC PyInit__accelerator(void)
     Py_XDECREF(arrays);
     if (array_type == NULL || !names_make() || fields_add(module) < 0 || pin_add(module) < 0 ||
         book_add(module) < 0 || accept_add(module) < 0 || adopt_add(module) < 0 ||
-        loan_add(module) < 0 || registry_add_types(module) < 0 || port_add(module) < 0) {
+        handle_add(module) < 0 || loan_add(module) < 0 || registry_add_types(module) < 0 || port_add(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

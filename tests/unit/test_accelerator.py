@@ -565,9 +565,16 @@ def test_what_is_long_gives_the_gil_away(
     port.submit(portio.Recv(key, bytearray(8)), portio.Timer(3600))
     port.submit(portio.Send(key, b"1"), quiet=True)
     assert port._brief
-    with portio.open(tmp_path / "file", "w") as file:
-        port.submit(portio.Write(port.associate(file), b"1"))
+    with portio.open(tmp_path / "file", "w+") as file:
+        file_key = port.associate(file)
+        port.submit(portio.Read(file_key, bytearray(64 * 1024)))
+        port.submit(*(portio.Read(file_key, bytearray(64 * 1024)) for _ in range(40)))
+        assert port._brief
+        port.submit(portio.Write(file_key, b"1"))
         assert not port._brief
+    with portio.open(tmp_path / "file") as file, portio.Port(backend=port.backend) as other:
+        other.submit(portio.Read(other.associate(file), bytearray(64 * 1024 + 1)))
+        assert not other._brief
     ours, peer = socket.socketpair()
     with portio.Port(backend=port.backend) as other, ours, peer:
         assert other._brief
