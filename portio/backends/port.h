@@ -149,6 +149,9 @@ void port_members_drop(portio_port *port);        /* the port closes */
 /* port_queue.c: packets and waiters; the lock is held for all of them. */
 void port_queue_packet(portio_port *port, struct op *op);
 void port_balance(portio_port *port);
+/* Whether it would only wait for the lock that others need: somebody who was called is on his
+   way, and will look at the system as well; or those who run are to be let alone. */
+bool port_spares(const portio_port *port, const struct waiter *waiter);
 void port_stack_remove(portio_port *port, struct waiter *waiter); /* of port_get; if it is there */
 void port_wake_waiter(portio_port *port, struct waiter *waiter);
 void port_wake_reaper(portio_port *port);

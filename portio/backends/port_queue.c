@@ -84,9 +84,7 @@ static void waiter_appoint(portio_port *port, struct waiter *waiter)
     port_wake_waiter(port, waiter);
 }
 
-/* Whether it would only wait for the lock that others need: somebody who was called is on his
-   way, and will look at the system as well; or those who run are to be let alone. */
-static bool waiter_is_spared(const portio_port *port, const struct waiter *waiter)
+bool port_spares(const portio_port *port, const struct waiter *waiter)
 {
     return waiter->asks &&
            (port->called != NULL || (waiter->stands_back && port->running > 0));
@@ -96,7 +94,7 @@ static bool waiter_is_spared(const portio_port *port, const struct waiter *waite
 static struct waiter *waiter_next(const portio_port *port)
 {
     struct waiter *waiter = port->top;
-    while (waiter != NULL && waiter_is_spared(port, waiter))
+    while (waiter != NULL && port_spares(port, waiter))
         waiter = waiter->below;
     return waiter;
 }

@@ -92,8 +92,7 @@ static void others_remove(portio_port *port, struct waiter *me)
 /* True when this waiter should look at the system itself. */
 static bool may_drive(const portio_port *port, const struct waiter *me)
 {
-    if ((port->reaper != NULL && port->reaper != me) || (me->asks && port->called != NULL) ||
-        (me->stands_back && port->running > 0))
+    if ((port->reaper != NULL && port->reaper != me) || port_spares(port, me))
         return false;
     return port->running < port->concurrency || port->others != NULL || !me->stacked;
 }

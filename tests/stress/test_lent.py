@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
 import threading
 from collections import deque
 from typing import Any
@@ -16,6 +15,7 @@ from support.threads import Background
 from support.watch import LIMIT, eventually
 
 from .lanes import stream_pair
+from .pieces import cancel, send
 
 STREAMS = 10
 PIECES = 60 if WINE else 300
@@ -88,21 +88,6 @@ class Keeper:
             del part
 
 
-def send(streams: list[Stream], chance: random.Random) -> None:
-    for _ in range(PIECES):
-        for stream in streams:
-            piece = chance.randbytes(chance.choice([1, 7, 64, 65, 300]))
-            stream.sent += piece
-            stream.peer.sendall(piece)
-    for stream in streams:
-        stream.peer.shutdown(socket.SHUT_WR)
-
-
-def cancel(streams: list[Stream], chance: random.Random, stop: threading.Event) -> None:
-    while not stop.wait(0.0005):
-        chance.choice(streams).receive.cancel()
-
-
 def release(keeper: Keeper, chance: random.Random, stop: threading.Event) -> None:
     """Lets go of what others have kept."""
     while not stop.wait(0.0001):
@@ -127,7 +112,7 @@ def test_one_taker(backend: str, rng: random.Random, kind: str, buffers: int) ->
             for stream in streams:
                 stream.start(port)
             with (
-                Background(send, streams, fresh(rng)),
+                Background(send, streams, PIECES, fresh(rng)),
                 Background(cancel, streams, fresh(rng), stop),
                 Background(release, keeper, fresh(rng), stop),
             ):
@@ -192,7 +177,7 @@ def test_shared(backend: str, rng: random.Random, buffers: int) -> None:
                 Background(cancel, streams, fresh(rng), stop),
                 Background(release, kept, fresh(rng), stop),
             ):
-                send(streams, fresh(rng))
+                send(streams, PIECES, fresh(rng))
                 eventually(
                     lambda: all(
                         stream.over and len(stream.received) == len(stream.sent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
 import threading
 
 import pytest
@@ -14,6 +13,7 @@ from support.threads import Background
 from support.watch import LIMIT, eventually
 
 from .lanes import stream_pair
+from .pieces import cancel, send
 
 STREAMS = 12
 PIECES = 60 if WINE else 400
@@ -73,23 +73,6 @@ class Stream:
         self.peer.close()
 
 
-def send(streams: list[Stream], chance: random.Random) -> None:
-    """Pieces of all sizes, and then the ends."""
-    for _ in range(PIECES):
-        for stream in streams:
-            piece = chance.randbytes(chance.choice([1, 7, 64, 65, 300]))
-            stream.sent += piece
-            stream.peer.sendall(piece)
-    for stream in streams:
-        stream.peer.shutdown(socket.SHUT_WR)
-
-
-def cancel(streams: list[Stream], chance: random.Random, stop: threading.Event) -> None:
-    """Now and then one of them; who takes its last completion submits it again."""
-    while not stop.wait(0.0005):
-        chance.choice(streams).receive.cancel()
-
-
 @pytest.mark.usefixtures("no_leak")
 @pytest.mark.parametrize("buffers", [1, 4, 50])
 def test_shared(backend: str, rng: random.Random, buffers: int) -> None:
@@ -117,7 +100,7 @@ def test_shared(backend: str, rng: random.Random, buffers: int) -> None:
                 stream.start(port)
             takers = [Background(take, limit) for limit in (1, 1, 16)]
             senders = [
-                Background(send, own, random.Random(rng.random()))
+                Background(send, own, PIECES, random.Random(rng.random()))
                 for own in (streams[0::2], streams[1::2])
             ]
             with Background(cancel, streams, random.Random(rng.random()), stop):
@@ -154,7 +137,7 @@ def test_one_taker(backend: str, rng: random.Random, kind: str, buffers: int) ->
             for stream in streams:
                 stream.start(port)
             with (
-                Background(send, streams, random.Random(rng.random())),
+                Background(send, streams, PIECES, random.Random(rng.random())),
                 Background(cancel, streams, random.Random(rng.random()), stop),
             ):
                 while open_streams:
