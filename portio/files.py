@@ -16,7 +16,7 @@ import errno
 import os
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from portio import accelerator, system
 from portio.errors import NotSupportedError
@@ -89,6 +89,9 @@ class Handle(accelerator.HandleFields):
     def attach(self, key: CompletionKey) -> None:
         """A port has made `key` for this handle."""
         self._key = weakref.ref(key)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"a {type(self).__name__} cannot be copied: the descriptor is its own")
 
     def __enter__(self) -> Self:
         return self

@@ -7,12 +7,14 @@ uses the memory, and rightly: a `__del__` of the program's that asks a closed po
 or a piece of a pool, which goes back when its turn comes.
 
 So there is a *token*, an object that the collector does not know of, and that nothing refers to
-but what is kept.  It ends as that is taken apart; who stands for the memory clears first what
-leads to it (the order of the fields is in accelerator.h, and in the names of slots).
+but what is kept.  It ends as that is taken apart, after what leads to the memory: in C that is
+the order of the fields (accelerator.h); without C the engine's functions go first, as slots of a
+derived class.  What happens then is all in C, where no signal handler runs.
 """
 
 from __future__ import annotations
 
+import atexit
 import weakref
 from typing import TYPE_CHECKING
 
@@ -23,15 +25,22 @@ if TYPE_CHECKING:
 
 __all__ = ["keep"]
 
+#: What frees itself when it leaves here, by the weak references to the tokens.
+_kept: dict[weakref.ref[CData], tuple[ForeignInterface, CData]] = {}
+
 
 def keep(
     ffi: ForeignInterface, memory: CData, free: Callable[[CData], object]
 ) -> tuple[CData, Callable[[], object]]:
-    """Has `memory` freed when the token that it gives has ended; and what prevents it.
-
-    At the end of the process nothing is freed any more.
-    """
+    """Has `memory` freed when the token that it gives has ended; and what prevents it."""
     token = ffi.new("char *")
-    finalizer = weakref.finalize(token, free, memory)
-    finalizer.atexit = False
-    return token, finalizer.detach
+    held = ffi.gc(memory, free)
+    _kept[weakref.ref(token, _kept.pop)] = ffi, held
+    return token, lambda: ffi.gc(held, None)
+
+
+@atexit.register
+def _keep_all() -> None:
+    """At the end of the process nothing is freed: who knows what uses it still."""
+    for ffi, held in list(_kept.values()):
+        ffi.gc(held, None)

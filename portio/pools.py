@@ -54,6 +54,8 @@ class BufferPool(PoolFields):
     size: int
 
     def __init__(self, port: Port, count: int, size: int) -> None:
+        if hasattr(self, "_keeper"):
+            raise RuntimeError(f"{self!r} is in use already")
         count, size = index(count), index(size)
         if not 1 <= count <= MOST_BUFFERS:
             raise ValueError(f"count must be from 1 to {MOST_BUFFERS}, not {count}")

@@ -94,6 +94,8 @@ class Port(Submission):
         thread_bound: bool = False,
         lazy_submit: bool = False,
     ) -> None:
+        if hasattr(self, "_keeper"):
+            raise RuntimeError(f"{self!r} is in use already")
         self._closed = True  # for __del__, until there is something to close
         self._forked = False
         concurrency = index(concurrency)
@@ -122,11 +124,15 @@ class Port(Submission):
             else:
                 break
         self._backend = native.name
-        self._open_engine(native, port, get_ident() if thread_bound else 0)
-        self._open_queue()
-        self._open_unqueued()
+        try:
+            self._open_engine(native, port, get_ident() if thread_bound else 0)
+            self._open_queue()
+            self._open_unqueued()
+            lifetime.enter(self)
+        except BaseException:
+            native.lib.portio_port_close(port, 0)
+            raise
         self._closed = False
-        lifetime.enter(self)
 
     # ---- what it is ----
 

@@ -61,8 +61,9 @@ static bool key_look(struct draft *draft, unsigned int fits)
     return false;
 }
 
-/* A send, a receive or a read of up to so many bytes is a system call of a few microseconds that
-   never blocks: what of a file is not in memory is left to others (submit.c). */
+/* A send or a receive of up to so many bytes is a system call of a few microseconds that
+   never blocks (submit.c).  A read of a file may: where the file is not in memory the kernel begins
+   to fetch it in the thread that asks, and waits there while the device's queue is full. */
 #define BRIEF (64 * 1024)
 
 bool pool_is_brief(PyObject *pool)
@@ -72,7 +73,7 @@ bool pool_is_brief(PyObject *pool)
 
 bool transfer_is_brief(uint32_t kind, Py_ssize_t length)
 {
-    return (kind == PORTIO_RECV || kind == PORTIO_SEND || kind == PORTIO_READ) && length <= BRIEF;
+    return (kind == PORTIO_RECV || kind == PORTIO_SEND) && length <= BRIEF;
 }
 
 static bool transfer_look(struct draft *draft)

@@ -54,7 +54,7 @@ static void loan_end_by_rule(struct loan *loan)
 }
 
 /* Gives the buffer back.  The engine may receive into it at once, for whoever has waited, so the
-   GIL is kept for a brief pool alone; no lock of the engine's is held by who waits for the GIL.
+   GIL is kept where that is brief alone; no lock of the engine's is held by who waits for the GIL.
    What the collector has begun to take apart has nothing to give back to. */
 static void loan_end(struct loan *loan)
 {
@@ -70,7 +70,7 @@ static void loan_end(struct loan *loan)
     pool_return_function pool_return = port->pool_return;
     if (native == NULL) {
         loan_end_by_rule(loan);
-    } else if (pool_is_brief((PyObject *)pool)) {
+    } else if (port->brief && pool_is_brief((PyObject *)pool)) {
         (void)pool_return(native, address, loan->number);
     } else {
         Py_BEGIN_ALLOW_THREADS

@@ -2,7 +2,7 @@
    AcceptKey, an Accept, a RecvMultishot or a RecvLent. */
 #include "submit.h"
 
-/* A send, a receive or a read of up to 64 KiB keeps the GIL: it is a system call of a few
+/* A send or a receive of up to 64 KiB keeps the GIL: it is a system call of a few
    microseconds that never blocks.  To give the GIL away for it would hand it to another
    thread that wants it, and this one would wait for it as long as that thread likes; with
    several workers at one port it would go to and fro for each packet.
@@ -182,17 +182,12 @@ end:
     return start;
 }
 
-/* So many brief operations, and bytes, are brief together: far less than the time after which
-   Python's own threads give the GIL to others. */
-#define MANY 256
-#define MANY_BRIEF (1024 * 1024)
-
 /* All are drafted before any is claimed, and claimed before any is started (contract O1). */
 static enum start start_many(struct port *port, PyObject *const *operations, Py_ssize_t count,
                              int mode)
 {
     enum start start = STARTED;
-    Py_ssize_t made = 0, claimed = 0, bytes = 0;
+    Py_ssize_t made = 0, claimed = 0;
     size_t each = sizeof(struct draft) + sizeof(portio_request);
     if ((size_t)count > PY_SSIZE_T_MAX / each)
         return START_BY_RULE;
@@ -215,7 +210,6 @@ static enum start start_many(struct port *port, PyObject *const *operations, Py_
             break;
         }
         port->brief = port->brief && draft->brief;
-        bytes += draft->length < MANY_BRIEF ? draft->length : MANY_BRIEF;
         requests[claimed++] = (portio_request){
             .token = draft->token,
             .handle = ((struct key *)draft->key)->id,
@@ -230,13 +224,9 @@ static enum start start_many(struct port *port, PyObject *const *operations, Py_
     if (start == STARTED) {
         portio_port *native = port->native;
         submit_function submit = port->submit;
-        if (port->brief && count <= MANY && bytes <= MANY_BRIEF) {
-            result = submit(native, requests, (uint32_t)count);
-        } else {
-            Py_BEGIN_ALLOW_THREADS
-            result = submit(native, requests, (uint32_t)count);
-            Py_END_ALLOW_THREADS
-        }
+        Py_BEGIN_ALLOW_THREADS
+        result = submit(native, requests, (uint32_t)count);
+        Py_END_ALLOW_THREADS
     }
     if (start != STARTED || result < 0)
         while (claimed > 0)

@@ -566,15 +566,11 @@ def test_what_is_long_gives_the_gil_away(
     port.submit(portio.Send(key, b"1"), quiet=True)
     assert port._brief
     with portio.open(tmp_path / "file", "w+") as file:
-        file_key = port.associate(file)
-        port.submit(portio.Read(file_key, bytearray(64 * 1024)))
-        port.submit(*(portio.Read(file_key, bytearray(64 * 1024)) for _ in range(40)))
-        assert port._brief
-        port.submit(portio.Write(file_key, b"1"))
+        port.submit(portio.Write(port.associate(file), b"1"))
         assert not port._brief
     with portio.open(tmp_path / "file") as file, portio.Port(backend=port.backend) as other:
-        other.submit(portio.Read(other.associate(file), bytearray(64 * 1024 + 1)))
-        assert not other._brief
+        other.submit(portio.Read(other.associate(file), bytearray(1)))
+        assert not other._brief  # the kernel may wait for the device
     ours, peer = socket.socketpair()
     with portio.Port(backend=port.backend) as other, ours, peer:
         assert other._brief
