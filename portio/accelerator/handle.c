@@ -1,5 +1,5 @@
 /* The base type of files and pipes: an object that knows its descriptor.  Each submission asks
-   for it (contract K6), which a method of Python makes a quarter of what a read costs. */
+   for it (contract K6), and a method of Python is an eighth of the instructions of a read. */
 #include "accelerator.h"
 
 struct file_handle {
