@@ -116,7 +116,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             "Each system call is a message to a server: fewer connections (200 to echo, 1000 at "
             "once), a quarter of the property tests' examples, fewer rounds and bytes where a "
             "test repeats itself, no step that takes a handle from its port, and of the clauses "
-            "through the driver `trio` the core."
+            "through the driver `trio` the core; without the accelerator, the core through one "
+            "driver."
         )
 
 

@@ -34,14 +34,12 @@ def main() -> None:
     """Listen, say so, and serve until the process is ended."""
     parser = argparse.ArgumentParser()
     ports.add_arguments(parser)
-    parser.add_argument("--buffers", type=int, default=BUFFERS)
-    parser.add_argument("--size", type=int, default=SIZE)
     parser.add_argument("seconds", type=int)
     options = parser.parse_args()
     limit_seconds(options.seconds)
 
     with ports.listening_port(options) as port:
-        serve(port, portio.BufferPool(port, options.buffers, options.size))
+        serve(port, portio.BufferPool(port, BUFFERS, SIZE))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ portio_pool *portio_pool_create(void *memory, uint32_t count, uint32_t size)
     pool->count = count;
     pool->size = size;
     pool->free_count = count;
-    pool->returned = pool->free + count;
     for (uint32_t at = 0; at < count; at++)
         pool->free[at] = count - 1 - at;
     return pool;

@@ -5,7 +5,7 @@
 
    A buffer is free, or an operation's, or was lent to the program with a record (O20).  The
    program may give it back in any thread; where that is not the owner of a thread-bound port,
-   it waits in `returned` until the owner looks (port_pool.c). */
+   it waits behind the free ones until the owner looks (port_pool.c). */
 #ifndef PORTIO_POOL_H
 #define PORTIO_POOL_H
 
@@ -45,8 +45,8 @@ struct portio_pool {
     portio_pool *next_returning;
     uint32_t returned_count;
 #endif
-    uint32_t *returned;  /* room for as many numbers as there are buffers */
-    uint32_t free[];     /* the numbers of the buffers that nobody has; the last is next */
+    uint32_t free[];     /* the numbers of the buffers that nobody has; the last is next; and behind
+                            them, from `count` on, those that are on their way back */
 };
 
 /* Nobody has it any more. */

@@ -53,7 +53,7 @@ int portio_port_create(const portio_options *options, portio_port **out)
     /* The owner of a thread-bound port is alone: it takes what there is. */
     port->concurrency = port->thread_bound ? UINT32_MAX : options->concurrency;
     port->main_thread = options->main_thread;
-    port->lineage = port_lineage();
+    port_set_lineage(port);
     port->interrupt_fd = port->park_fd = -1;
     pthread_mutex_init(&port->lock, NULL);
     pthread_mutex_init(&port->inbox_lock, NULL);

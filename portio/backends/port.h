@@ -69,7 +69,7 @@ struct portio_port {
     bool lazy_submit;
     uint32_t concurrency;
     uint64_t main_thread;       /* port_interrupt.c; 0: unknown */
-    uint32_t lineage;           /* port_lineage of the process that made it */
+    uint32_t lineage;           /* port_members.c: of the process that made it */
     struct engine *engine;
     _Atomic(const void *) owner; /* thread-bound: port_thread_mark() of the owner */
 
@@ -131,7 +131,8 @@ enum futex_result { FUTEX_WOKEN, FUTEX_TIMED_OUT, FUTEX_SIGNALLED };
 
 /* port_members.c: who belongs to which port, for the concurrency value. */
 const void *port_thread_mark(void);              /* the same for each call of a thread */
-uint32_t port_lineage(void);                     /* another in a forked child */
+void port_set_lineage(portio_port *port);        /* the port is this process's … */
+bool port_is_inherited(const portio_port *port); /* … and this is a forked child of it */
 struct member *port_member(portio_port *port);    /* joins; NULL: no memory */
 bool member_leave_place(portio_port *port, struct member *member); /* lock held */
 void member_take_place(portio_port *port, struct member *member);  /* lock held */

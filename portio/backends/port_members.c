@@ -83,10 +83,15 @@ static void prepare(void)
                    pthread_atfork(NULL, NULL, forked_child) == 0;
 }
 
-uint32_t port_lineage(void)
+void port_set_lineage(portio_port *port)
 {
     pthread_once(&once, prepare);
-    return atomic_load(&fork_lineage);
+    port->lineage = atomic_load(&fork_lineage);
+}
+
+bool port_is_inherited(const portio_port *port)
+{
+    return port->lineage != atomic_load(&fork_lineage);
 }
 
 struct member *port_member(portio_port *port)

@@ -44,7 +44,7 @@ static int returned_put(portio_port *port, portio_pool *pool, uint32_t number)
             pool->next_returning = port->returning;
             port->returning = pool;
         }
-        pool->returned[pool->returned_count++] = number;
+        pool->free[pool->count + pool->returned_count++] = number;
         port_inbox_tell(port);
     }
     pthread_mutex_unlock(&port->inbox_lock);
@@ -60,7 +60,7 @@ void port_returned_read(portio_port *port)
         uint32_t number = 0;
         bool last = false;
         if (pool != NULL) {
-            number = pool->returned[--pool->returned_count];
+            number = pool->free[pool->count + --pool->returned_count];
             last = pool->returned_count == 0;
             if (last)
                 port->returning = pool->next_returning;
@@ -97,7 +97,7 @@ int portio_pool_return(portio_port *port, portio_pool *pool, uint32_t number)
         return PORTIO_INVALID;
     /* The collector may call this in a forked child before Python knows that the port is its
        parent's; a thread that is not here may have its lock. */
-    if (port->lineage != port_lineage())
+    if (port_is_inherited(port))
         return PORTIO_CLOSED;
     if (port->thread_bound && !port_is_owner(port))
         return returned_put(port, pool, number);

@@ -16,12 +16,13 @@ import pytest
 
 import portio
 from support import handles
-from support.accepted import connection, handle_of, keys_of, take
+from support.accepted import connection, handle_of, keys_of
 from support.children import run_script
 from support.drivers import Driver
 from support.marks import needs_fork
 from support.net import STREAMS, Net, recv_exactly
 from support.system import LOCAL, WINDOWS, WINE
+from support.taking import take
 from support.threads import Background
 from support.watch import LIMIT
 

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 import portio
-from support.accepted import assert_at_end, connection, handle_of, keys_of, take
+from support.accepted import assert_at_end, connection, handle_of, keys_of
 from support.drivers import Driver
 from support.marks import needs_unix_sockets, wine_cannot_disassociate
 from support.net import STREAMS, Net, recv_exactly
 from support.system import LOCAL, WINDOWS, WINE
+from support.taking import take
 from support.threads import Background
 from support.watch import LIMIT
 

@@ -18,7 +18,7 @@ from portio.backends import switches
 from support.children import run_script
 from support.marks import needs_fork
 from support.net import STREAMS, Net
-from support.watch import LIMIT
+from support.taking import take
 
 BEFORE = 4
 PIECES = 50
@@ -62,12 +62,6 @@ def mappings() -> int:
     """How many mappings look like a ring of buffers: shared, and of no file."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     return sum("/dev/zero" in line for line in lines)
-
-
-def take(port: portio.Port) -> portio.Completion[bytes]:
-    done = port.get(LIMIT)
-    assert done is not None
-    return done
 
 
 def take_received(port: portio.Port) -> portio.Completion[bytes]:

@@ -16,21 +16,12 @@ from support.children import run_script
 from support.drivers import Driver
 from support.marks import needs_fork
 from support.net import STREAMS, Net, pattern, reset
+from support.taking import cancelled, take
 from support.threads import Background, in_thread
-from support.watch import LIMIT, wait_until_blocked
+from support.watch import wait_until_blocked
 
 MakePort = Callable[..., portio.Port]
 Piece = portio.Completion[memoryview]
-
-
-def take(port: portio.Port) -> portio.Completion[Any]:
-    done = port.get(LIMIT)
-    assert done is not None
-    return done
-
-
-def cancelled(done: portio.Completion[Any]) -> bool:
-    return type(done.error) is portio.OperationCancelledError
 
 
 class Lending:
@@ -383,13 +374,13 @@ def test_o20_p7_closing_the_port(backend: str, net: Net, *, thread_bound: bool) 
 def test_o20_p9_a_pool_that_is_dropped_on_the_way(backend: str, net: Net) -> None:
     """Buffers are on their way back to the owner when nobody has the pool any more."""
     with portio.Port(backend=backend, thread_bound=True) as port:
-        for _ in range(5):
+        for round_ in range(5):
             lending = Lending(port, net, buffers=2)
             held = [lending.piece(b"1234"), lending.piece(b"5678")]
             lending.end()
             del lending
             in_thread(held.clear)  # the last to have it
-            if _ % 2:
+            if round_ % 2:
                 assert port.get(0) is None  # the owner looks
         assert port.get(0) is None
 

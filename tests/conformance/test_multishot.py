@@ -19,6 +19,7 @@ from support.drivers import Driver
 from support.marks import needs_chosen_numbers, needs_resource_limits
 from support.net import STREAMS, Net
 from support.system import LOCAL, WINDOWS
+from support.taking import take
 from support.threads import Background
 from support.watch import LIMIT
 
@@ -34,12 +35,6 @@ def ended(done: portio.Completion[Any], operation: portio.Operation[Any]) -> boo
     assert type(done.error) is portio.OperationCancelledError, done
     assert not operation.pending
     return True
-
-
-def take(port: portio.Port) -> portio.Completion[Any]:
-    done = port.get(LIMIT)
-    assert done is not None
-    return done
 
 
 def waiting_clients(listener: socket.socket) -> int:

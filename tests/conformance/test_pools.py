@@ -16,16 +16,11 @@ from support.drivers import Driver
 from support.marks import wine_tells_only_who_waits
 from support.net import STREAMS, Net, pattern, reset
 from support.system import WINE
+from support.taking import cancelled, take
 from support.threads import Background
 from support.watch import LIMIT
 
 MakePort = Callable[..., portio.Port]
-
-
-def take(port: portio.Port) -> portio.Completion[Any]:
-    done = port.get(LIMIT)
-    assert done is not None
-    return done
 
 
 def whole_stream(
@@ -42,10 +37,6 @@ def whole_stream(
         while not taken[-1].last:
             taken.append(take(port))
     return taken
-
-
-def cancelled(done: portio.Completion[Any]) -> bool:
-    return type(done.error) is portio.OperationCancelledError
 
 
 def what_is_left(ours: socket.socket) -> bytes:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
 
 import portio
 from portio.registry import registry
 from support.drivers import Driver
 from support.net import Net
-from support.watch import LIMIT
 
 Connection = tuple[portio.CompletionKey, socket.socket]
 
@@ -22,12 +20,6 @@ def connection(driver: Driver, net: Net, family: str = "inet") -> Connection:
     key = driver.result(portio.AcceptKey(listening))
     driver.close_key(listening)
     return key, peer
-
-
-def take(port: portio.Port) -> portio.Completion[Any]:
-    done = port.get(LIMIT)
-    assert done is not None
-    return done
 
 
 def handle_of(key: portio.CompletionKey) -> socket.socket:

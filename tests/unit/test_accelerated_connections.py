@@ -21,6 +21,7 @@ from portio import accelerator, system
 from portio.registry import registry
 from support.books import assert_balanced, refuse
 from support.marks import needs_c
+from support.taking import take
 from support.watch import LIMIT
 
 ROUNDS = 100
@@ -42,12 +43,6 @@ def connect(listener: portio.CompletionKey) -> socket.socket:
     handle = listener.handle
     assert isinstance(handle, socket.socket)
     return socket.create_connection(handle.getsockname())
-
-
-def take(port: portio.Port) -> portio.Completion[Any]:
-    done = port.get(LIMIT)
-    assert done is not None
-    return done
 
 
 def keys_of(port: portio.Port) -> list[portio.CompletionKey]:

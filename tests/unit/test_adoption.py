@@ -26,6 +26,7 @@ from portio.registry import registry
 from support.books import assert_balanced, refuse
 from support.marks import needs_c
 from support.system import WINDOWS
+from support.taking import take
 from support.watch import LIMIT
 
 ROUNDS = 100
@@ -64,12 +65,6 @@ def connect(listener: portio.CompletionKey) -> socket.socket:
     handle = listener.handle
     assert isinstance(handle, socket.socket)
     return socket.create_connection(handle.getsockname(), timeout=LIMIT)
-
-
-def take(port: portio.Port) -> portio.Completion[Any]:
-    done = port.get(LIMIT)
-    assert done is not None
-    return done
 
 
 def accept(port: portio.Port, listener: portio.CompletionKey) -> portio.CompletionKey:
