@@ -40,7 +40,8 @@ class BufferPool(PoolFields):
     A receive has a buffer from the moment that there is data for it until its completion
     leaves the port; of a `RecvLent` the program has it after that.  When all are in use,
     further receives wait, in the order in which they needed one, until one comes back:
-    their peers feel it as every receiver that is slow.
+    their peers feel it as every receiver that is slow.  Where the pool has lent to the program,
+    that order is not promised.
 
     Raises ValueError and TypeError for bad arguments, `PortClosedError`, MemoryError, and
     RuntimeError in a forked child.

@@ -18,7 +18,8 @@ PyObject *completion_result(PyObject *self, PyObject *nothing)
     PyObject *outcome = completion->outcome;
     if (outcome == Py_None && completion->operation != NULL && completion->nbytes != NULL)
         return Py_NewRef(completion->operation != Py_None ? completion->nbytes : Py_None);
-    if (outcome != NULL && (PyBytes_CheckExact(outcome) || PyMemoryView_Check(outcome))) /* a piece */
+    /* A piece of a stream. */
+    if (outcome != NULL && (PyBytes_CheckExact(outcome) || PyMemoryView_Check(outcome)))
         return Py_NewRef(outcome);
     if (outcome != NULL && PyObject_TypeCheck(outcome, outcome_type)) {
         struct outcome *known = (struct outcome *)outcome;

@@ -33,7 +33,8 @@ static bool record_settle(const portio_completion *record, PyObject *entry, PyOb
                           PyObject **value)
 {
     PyObject *settle = PyTuple_GetItem(entry, ENTRY_SETTLE);
-    if (record->status == 0 && entry_form(entry) == FORM_POOLED) { /* the end of a stream, as a rule */
+    /* The end of a stream, as a rule. */
+    if (record->status == 0 && entry_form(entry) == FORM_POOLED) {
         *nbytes = PyLong_FromLongLong(record->nbytes & UINT32_MAX);
         *value = *nbytes != NULL ? piece_copy(entry, record->nbytes) : NULL;
         if (*value != NULL || PyErr_Occurred() != NULL)
