@@ -29,8 +29,9 @@ __all__ = ["DROPPED", "Completion", "Outcome", "completed", "error_of", "succeed
 
 T = TypeVar("T")
 
-#: What C keeps of a piece of a stream, for an outcome: just its result.
-PIECES = (bytes, memoryview)
+#: What C keeps of a turn, for an outcome: just its result, a piece of a stream or the key of a
+#: connection.
+RESULTS = (bytes, memoryview, accelerator.KeyFields)
 #: The low half of a record's status: the system's error.
 ERROR_MASK = 0xFFFFFFFF
 
@@ -89,9 +90,9 @@ class Completion(accelerator.CompletionFields, Generic[T]):
     #: cancelled half-way; of a posted packet the number that was posted.
     nbytes: int
 
-    # None for a success whose result is nbytes, and for a packet without payload; bytes and
-    # memory are a piece of a stream that goes on.
-    _outcome: Outcome | bytes | memoryview | None
+    # None for a success whose result is nbytes, and for a packet without payload; bytes,
+    # memory and keys are what came of a turn of an operation that goes on.
+    _outcome: Outcome | bytes | memoryview | CompletionKey | None
     _error: OSError  # set when it was asked for
 
     @property
@@ -103,7 +104,7 @@ class Completion(accelerator.CompletionFields, Generic[T]):
         each time.
         """
         outcome = self._outcome
-        if outcome is None or isinstance(outcome, PIECES) or not outcome.error:
+        if outcome is None or isinstance(outcome, RESULTS) or not outcome.error:
             return None
         try:
             return self._error
@@ -124,7 +125,7 @@ class Completion(accelerator.CompletionFields, Generic[T]):
         False only when a multishot operation has more to come (contract O16).
         """
         outcome = self._outcome
-        return not isinstance(outcome, PIECES) and (outcome is None or not outcome.more)
+        return not isinstance(outcome, RESULTS) and (outcome is None or not outcome.more)
 
     def result(self) -> T:
         """The operation's result; of a posted packet the payload.
@@ -136,7 +137,7 @@ class Completion(accelerator.CompletionFields, Generic[T]):
         if outcome is None:
             plain: Any = self.nbytes if self.operation is not None else None
             return plain  # type: ignore[no-any-return]
-        if isinstance(outcome, PIECES):
+        if isinstance(outcome, RESULTS):
             piece: Any = outcome
             return piece  # type: ignore[no-any-return]
         if outcome.error:

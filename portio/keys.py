@@ -31,7 +31,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from portio import accelerator, system
-from portio.accelerator import KeyFields
+from portio.accelerator import KEY_HANDLE, KeyFields
 from portio.files import Handle
 from portio.registry import Identity, identify, registry
 
@@ -62,9 +62,6 @@ class HasFileno(Protocol):
 #: Class, family, type and protocol of the sockets that a listener accepts.
 AcceptingForm: TypeAlias = "tuple[type[socket.socket], int, int, int]"
 FORM = 4  # numbers in it
-
-#: Gives what a key has as its handle; AttributeError when there is no object for it.
-_HANDLE: Any = vars(KeyFields)["handle"]
 
 #: What can be associated with a port.
 HandleLike: TypeAlias = "socket.socket | Handle | int | HasFileno"
@@ -130,17 +127,15 @@ class CompletionKey(KeyFields):
         self._closed = False
         self._accepting = None
 
-    if not TYPE_CHECKING:  # which would take every name for an attribute
-
-        def __getattr__(self, name: str) -> object:
-            """What only a socket has that nobody has asked for yet."""
-            if name == "_number":
-                return self._descriptor.__index__
-            if name == "handle":
-                with registry.lock:
-                    self._make_handle()
-                return object.__getattribute__(self, name)
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    def _absent(self, name: str) -> object:
+        """What only a socket has that nobody has asked for yet."""
+        if name == "_number":
+            return self._descriptor.__index__
+        if name == "handle":
+            with registry.lock:
+                self._make_handle()
+            return KEY_HANDLE.__get__(self)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def port(self) -> Port | None:
@@ -239,7 +234,8 @@ class CompletionKey(KeyFields):
         if not self.inherited:
             self.close()
 
-    def __del__(self) -> None:
+    def _dropped(self) -> None:
+        """The end of a key that was not closed."""
         # It may run anywhere, so it takes no lock.
         try:
             port = self._port  # without a call, after which a signal handler might come
@@ -343,7 +339,7 @@ class CompletionKey(KeyFields):
     def _known(self) -> HandleLike | None:
         """The handle, or its number where there is no object for it."""
         try:
-            handle: HandleLike | None = _HANDLE.__get__(self)
+            handle: HandleLike | None = KEY_HANDLE.__get__(self)
         except AttributeError:
             if len(self._accepting or ()) != FORM:  # a signal has come as it was made
                 with contextlib.suppress(OSError):
@@ -360,7 +356,7 @@ class CompletionKey(KeyFields):
         the number was closed behind our back; it may be another's by now.
         """
         try:
-            _HANDLE.__get__(self)
+            KEY_HANDLE.__get__(self)
         except AttributeError:
             form: Any = self._accepting
         else:
@@ -440,6 +436,7 @@ class CompletionKey(KeyFields):
 
 
 accelerator.install(CompletionKey, "close")
+accelerator.stand_in(CompletionKey, __del__="_dropped", __getattr__="_absent")
 
 
 def number_of(handle: HandleLike) -> Callable[[], int]:

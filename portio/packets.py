@@ -458,7 +458,7 @@ accelerator.install(PacketQueue, "_take")
 
 def _close_accepted(completion: Completion[Any]) -> None:
     outcome = completion._outcome
-    value = outcome.value if isinstance(outcome, Outcome) else None
+    value = outcome.value if isinstance(outcome, Outcome) else outcome
     if isinstance(value, socket.socket | CompletionKey):
         value.close()
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACCELERATED",
+    "KEY_HANDLE",
     "VARIABLE",
     "AcceptFields",
     "AcceptKeyFields",
@@ -73,6 +74,7 @@ __all__ = [
     "give",
     "install",
     "lend",
+    "stand_in",
 ]
 
 #: A debugging switch: 0 leaves everything to Python.
@@ -169,6 +171,9 @@ if TYPE_CHECKING or not ACCELERATED:
             *("_message_based", "_number", "_port", "data", "handle"),
         )
 
+    #: Gives what a key has as its handle; AttributeError when there is no object for it.
+    KEY_HANDLE: Any = vars(KeyFields)["handle"]
+
     #: The registry's lock.
     Guard = threading.RLock
 
@@ -246,6 +251,7 @@ else:
     lend = _module.lend
     HandleFields = _module.HandleFields
     KeyFields = _module.KeyFields
+    KEY_HANDLE = vars(KeyFields)["_handle"]
     Guard = _module.Guard
     Entry = _module.Entry
     RegistryFields = _module.RegistryFields
@@ -267,6 +273,13 @@ def install(owner: type, *names: str) -> None:
         setattr(owner, f"_{name.lstrip('_')}_by_rule", rule)
         if ACCELERATED:
             setattr(owner, name, _module.method(owner, name, rule.__doc__))
+
+
+def stand_in(owner: type, **rules: str) -> None:
+    """Puts rules of Python's in the slots in which its base type in C has what calls them."""
+    for name, rule in rules.items():
+        if not ACCELERATED:
+            setattr(owner, name, vars(owner)[rule])
 
 
 def construct(*owners: Any) -> None:

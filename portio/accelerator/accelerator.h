@@ -175,8 +175,8 @@ extern struct given {
 /* Names of attributes, made once: who asks by a text makes a new one each time, and the cache of
    a type's attributes does not know it. */
 #define NAMES(name)                                                                            \
-    name(accepting_form) name(acquire) name(detach) name(fileno) name(lend) name(release)      \
-    name(settle) name(_orphans)
+    name(accepting_form) name(acquire) name(detach) name(fileno) name(lend) name(queued)       \
+    name(quiet) name(release) name(settle) name(_orphans)
 extern struct names {
     PyObject *init;
 #define NAME(name) PyObject *name;
@@ -187,18 +187,22 @@ extern struct names {
 /* ---- fields.c ---- */
 int fields_add(PyObject *module);
 PyTypeObject *type_add(PyObject *module, PyType_Spec *spec, PyTypeObject *base);
+void object_free(PyObject *self); /* the end of every dealloc, or spares_free */
+PyObject *completion_new(PyTypeObject *class); /* the collector does not know of it yet */
+/* What tp_traverse and tp_clear do with objects that stand in a row. */
+int objects_visit(PyObject *self, PyObject *const *objects, size_t count, visitproc visit,
+                  void *arg);
+int objects_clear(PyObject **objects, size_t count);
 int class_mark(PyTypeObject *class);
+
+/* ---- key.c ---- */
+int key_add(PyObject *module);
 /* The number that the key's handle has now, -1 for one that none can have.  False: it has
    raised, or there is no number and no exception. */
 bool key_ask(struct key *key, long long *number);
 /* Whether it came with its connection, and nobody has asked for the socket (keys.py): the
    number is the key's own. */
 bool key_is_bare(const struct key *key);
-void object_free(PyObject *self); /* the end of every dealloc */
-/* What tp_traverse and tp_clear do with objects that stand in a row. */
-int objects_visit(PyObject *self, PyObject *const *objects, size_t count, visitproc visit,
-                  void *arg);
-int objects_clear(PyObject **objects, size_t count);
 
 /* ---- pin.c ---- */
 int pin_add(PyObject *module);
@@ -219,6 +223,10 @@ PyObject *accepting_form(struct key *key);
 int adopt_add(PyObject *module);
 /* The same for an accept whose connections come with their keys. */
 PyObject *adopting_make(PyObject *port, struct key *listener);
+/* Whether one that has settled a connection, and is held by `holders`, may settle the next; and
+   has it forget the one before. */
+bool adopting_may_go_on(PyObject *settle, Py_ssize_t holders);
+void adopting_go_on(PyObject *settle);
 
 /* ---- handle.c ---- */
 extern PyTypeObject *file_handle_type;

@@ -54,6 +54,18 @@ PyObject *adopting_make(PyObject *port, struct key *listener)
     return self;
 }
 
+bool adopting_may_go_on(PyObject *settle, Py_ssize_t holders)
+{
+    const struct adopting *self = (struct adopting *)settle;
+    return Py_REFCNT(settle) == holders && self->opened == NULL && self->refused == NULL &&
+           self->form == ((struct key *)self->listener)->accepting;
+}
+
+void adopting_go_on(PyObject *settle)
+{
+    Py_CLEAR(((struct adopting *)settle)->key); /* the completion has it, too */
+}
+
 /* Adopting(port, listener, form) */
 static PyObject *adopting_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {

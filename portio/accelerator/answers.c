@@ -18,8 +18,9 @@ PyObject *completion_result(PyObject *self, PyObject *nothing)
     PyObject *outcome = completion->outcome;
     if (outcome == Py_None && completion->operation != NULL && completion->nbytes != NULL)
         return Py_NewRef(completion->operation != Py_None ? completion->nbytes : Py_None);
-    /* A piece of a stream. */
-    if (outcome != NULL && (PyBytes_CheckExact(outcome) || PyMemoryView_Check(outcome)))
+    /* A piece of a stream, or a connection. */
+    if (outcome != NULL && (PyBytes_CheckExact(outcome) || PyMemoryView_Check(outcome) ||
+                            PyObject_TypeCheck(outcome, key_type)))
         return Py_NewRef(outcome);
     if (outcome != NULL && PyObject_TypeCheck(outcome, outcome_type)) {
         struct outcome *known = (struct outcome *)outcome;

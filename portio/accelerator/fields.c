@@ -1,11 +1,9 @@
-/* The base types of operations, keys and completions: members that Python uses like
+/* The base types of operations, pools and completions: members that Python uses like
    slots, at places that C knows. */
-#include "accelerator.h"
+#include "fields.h"
+#include "spares.h"
 
-PyTypeObject *operation_type, *transfer_type, *key_type, *pool_type, *completion_type,
-    *outcome_type;
-
-#define OBJECT(name, type, field) {name, T_OBJECT_EX, offsetof(type, field), 0, NULL}
+PyTypeObject *operation_type, *transfer_type, *pool_type, *completion_type, *outcome_type;
 
 PyTypeObject *type_add(PyObject *module, PyType_Spec *spec, PyTypeObject *base)
 {
@@ -41,40 +39,6 @@ int objects_clear(PyObject **objects, size_t count)
         Py_CLEAR(objects[at]);
     return 0;
 }
-
-/* What the collector and the end need of a type whose objects, `count` of them, stand one
-   after the other from the field `first` on. */
-#define COLLECTED(lower, type, first, count)                                                   \
-    static PyObject **lower##_objects(PyObject *self)                                          \
-    {                                                                                          \
-        return (PyObject **)(void *)((char *)self + offsetof(type, first));                    \
-    }                                                                                          \
-    static int lower##_traverse(PyObject *self, visitproc visit, void *arg)                    \
-    {                                                                                          \
-        return objects_visit(self, lower##_objects(self), count, visit, arg);                  \
-    }                                                                                          \
-    static int lower##_clear(PyObject *self)                                                   \
-    {                                                                                          \
-        return objects_clear(lower##_objects(self), count);                                    \
-    }                                                                                          \
-    static void lower##_dealloc(PyObject *self)                                                \
-    {                                                                                          \
-        PyObject_GC_UnTrack(self);                                                             \
-        lower##_clear(self);                                                                   \
-        object_free(self);                                                                     \
-    }
-
-#define COLLECTED_SLOTS(lower)                                                                 \
-    {Py_tp_traverse, lower##_traverse}, {Py_tp_clear, lower##_clear},                          \
-        {Py_tp_dealloc, lower##_dealloc}, {Py_tp_members, lower##_members}
-
-#define SPEC(lower, Name, type, extra)                                                         \
-    static PyType_Spec lower##_spec = {                                                        \
-        .name = "portio.accelerator." #Name,                                                   \
-        .basicsize = sizeof(type),                                                             \
-        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | (extra),                           \
-        .slots = lower##_slots,                                                                \
-    }
 
 /* ---- operations ---- */
 
@@ -299,59 +263,6 @@ BARE(accept_key, AcceptKeyFields, "multishot", accept_init, "key, *, multishot=F
 BARE(pooled, RecvMultishotFields, "pool", pooled_init, "key, pool");
 BARE(lent, RecvLentFields, "pool", pooled_init, "key, pool");
 
-/* ---- keys ---- */
-
-_Static_assert(offsetof(struct key, identity) - offsetof(struct key, port) ==
-                   5 * sizeof(PyObject *),
-               "six objects in a row");
-
-static PyMemberDef key_members[] = {
-    OBJECT("_port", struct key, port),
-    OBJECT("_number", struct key, number),
-    OBJECT("handle", struct key, handle),
-    OBJECT("data", struct key, data),
-    OBJECT("_accepting", struct key, accepting),
-    OBJECT("_identity", struct key, identity),
-    {"_descriptor", T_LONGLONG, offsetof(struct key, descriptor), 0, NULL},
-    {"_id", T_ULONGLONG, offsetof(struct key, id), 0, NULL},
-    {"_fits", T_UINT, offsetof(struct key, fits), 0, NULL},
-    {"_family", T_INT, offsetof(struct key, family), 0, NULL},
-    {"_closed", T_BOOL, offsetof(struct key, closed), 0, NULL},
-    {"_message_based", T_BOOL, offsetof(struct key, message_based), 0, NULL},
-    {0},
-};
-
-COLLECTED(key, struct key, port, 6)
-static PyType_Slot key_slots[] = {COLLECTED_SLOTS(key), {0, NULL}};
-SPEC(key, KeyFields, struct key, Py_TPFLAGS_HAVE_GC);
-
-bool key_is_bare(const struct key *key)
-{
-    return key->handle == NULL && key->number == NULL && key->port != NULL &&
-           key->port != Py_None && key->accepting != NULL && PyTuple_Check(key->accepting) &&
-           PyTuple_Size(key->accepting) == FORM_SIZE; /* more: it is being made */
-}
-
-bool key_ask(struct key *key, long long *number)
-{
-    PyObject *getter = key->number;
-    if (getter == NULL) {
-        *number = key->descriptor;
-        return key_is_bare(key);
-    }
-    Py_INCREF(getter); /* another thread may change the field meanwhile */
-    PyObject *object = PyObject_CallNoArgs(getter);
-    Py_DECREF(getter);
-    if (object == NULL)
-        return false;
-    bool is_number = PyLong_Check(object);
-    *number = is_number ? PyLong_AsLongLong(object) : -1;
-    Py_DECREF(object);
-    if (is_number && *number == -1)
-        PyErr_Clear(); /* too large, if it is an error: no handle has it */
-    return is_number;
-}
-
 /* ---- pools ---- */
 
 _Static_assert(offsetof(struct pool, keeper) - offsetof(struct pool, memory) ==
@@ -406,19 +317,30 @@ static PyMemberDef completion_members[] = {
     {0},
 };
 
-COLLECTED(completion, struct completion, operation, 5)
+static struct spares completions;
+
+PyObject *completion_new(PyTypeObject *class)
+{
+    return spares_make(&completions, class);
+}
+
+static void completion_free(PyObject *self)
+{
+    spares_free(&completions, self);
+}
+
+COLLECTED_UNTIL(completion, struct completion, operation, 5, completion_free)
 static PyType_Slot completion_slots[] = {COLLECTED_SLOTS(completion), {0, NULL}};
 SPEC(completion, CompletionFields, struct completion, Py_TPFLAGS_HAVE_GC);
 
 int fields_add(PyObject *module)
 {
     operation_type = type_add(module, &operation_spec, NULL);
-    key_type = type_add(module, &key_spec, NULL);
     pool_type = type_add(module, &pool_spec, NULL);
     completion_type = type_add(module, &completion_spec, NULL);
     outcome_type = type_add(module, &outcome_spec, NULL);
-    if (operation_type == NULL || key_type == NULL || pool_type == NULL ||
-        completion_type == NULL || outcome_type == NULL)
+    if (operation_type == NULL || pool_type == NULL || completion_type == NULL ||
+        outcome_type == NULL)
         return -1;
     transfer_type = type_add(module, &transfer_spec, operation_type);
     if (transfer_type == NULL)

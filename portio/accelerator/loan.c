@@ -1,6 +1,7 @@
 /* What a RecvLent gives: memory of a pool that is the program's until it, and everything that
    shares it, was released or dropped (contract O20).  A loan exports it, a memoryview shows it,
    and Python's own rules of buffers tell when the last has let go of it. */
+#include "spares.h"
 #include "submit.h"
 #include "take.h"
 
@@ -17,6 +18,7 @@ struct loan {
 };
 
 static PyTypeObject *loan_type;
+static struct spares spares;
 
 _Static_assert(offsetof(struct loan, memory) - offsetof(struct loan, pool) == sizeof(PyObject *),
                "two objects in a row");
@@ -24,7 +26,7 @@ _Static_assert(offsetof(struct loan, memory) - offsetof(struct loan, pool) == si
 PyObject *loan_make(struct pool *pool, uint32_t number, char *start, Py_ssize_t length,
                     PyObject **loan)
 {
-    struct loan *made = (struct loan *)PyType_GenericAlloc(loan_type, 0);
+    struct loan *made = (struct loan *)spares_make(&spares, loan_type);
     *loan = (PyObject *)made;
     if (made == NULL)
         return NULL;
@@ -32,7 +34,10 @@ PyObject *loan_make(struct pool *pool, uint32_t number, char *start, Py_ssize_t 
     made->memory = Py_NewRef(pool->memory);
     made->start = start;
     made->length = length;
+    made->exports = 0;
     made->number = number;
+    made->begun = made->over = false;
+    PyObject_GC_Track((PyObject *)made);
     return PyMemoryView_FromObject((PyObject *)made);
 }
 
@@ -112,7 +117,7 @@ static void loan_dealloc(PyObject *self)
     PyObject_GC_UnTrack(self);
     loan_end((struct loan *)self); /* if nobody has ever looked at it */
     objects_clear(&((struct loan *)self)->pool, 2);
-    object_free(self);
+    spares_free(&spares, self);
 }
 
 static PyMemberDef loan_members[] = {

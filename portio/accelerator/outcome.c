@@ -28,15 +28,28 @@ PyObject *settle_in_c(PyObject *settle, int64_t number)
                                       : accepting_settle(settle, number);
 }
 
+/* What is left of a stream: as a rule nothing, at its end or for an error.  NULL without an
+   exception: it is for the rule. */
+static PyObject *rest_make(PyObject *entry, int64_t nbytes)
+{
+    if (entry_form(entry) == FORM_POOLED)
+        return piece_copy(entry, nbytes);
+    if (entry_form(entry) != FORM_LENT || (nbytes & UINT32_MAX) != 0)
+        return NULL;
+    PyObject *empty = PyByteArray_FromStringAndSize(NULL, 0); /* writable, as all are */
+    PyObject *rest = empty != NULL ? PyMemoryView_FromObject(empty) : NULL;
+    Py_XDECREF(empty);
+    return rest;
+}
+
 /* The bytes moved, and the result. */
 static bool record_settle(const portio_completion *record, PyObject *entry, PyObject **nbytes,
                           PyObject **value)
 {
     PyObject *settle = PyTuple_GetItem(entry, ENTRY_SETTLE);
-    /* The end of a stream, as a rule. */
-    if (record->status == 0 && entry_form(entry) == FORM_POOLED) {
+    if (entry_is_pooled(entry)) {
         *nbytes = PyLong_FromLongLong(record->nbytes & UINT32_MAX);
-        *value = *nbytes != NULL ? piece_copy(entry, record->nbytes) : NULL;
+        *value = *nbytes != NULL ? rest_make(entry, record->nbytes) : NULL;
         if (*value != NULL || PyErr_Occurred() != NULL)
             return *value != NULL;
         Py_CLEAR(*nbytes);

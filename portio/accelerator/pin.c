@@ -1,6 +1,6 @@
 /* Pins: what holds a buffer in place, from the submission until the completion has left
    the port (contract O3). */
-#include "accelerator.h"
+#include "spares.h"
 
 struct pin {
     PyObject_HEAD
@@ -8,6 +8,7 @@ struct pin {
 };
 
 static PyTypeObject *pin_type;
+static struct spares spares;
 
 static int pin_traverse(PyObject *self, visitproc visit, void *arg)
 {
@@ -20,7 +21,7 @@ static void pin_dealloc(PyObject *self)
 {
     PyObject_GC_UnTrack(self);
     PyBuffer_Release(&((struct pin *)self)->view);
-    object_free(self);
+    spares_free(&spares, self);
 }
 
 static PyType_Slot pin_slots[] = {
@@ -45,13 +46,14 @@ PyObject *pin_make(PyObject *buffer, bool writable, void **start, Py_ssize_t *le
         *start = bytes;
         return Py_NewRef(buffer);
     }
-    struct pin *pin = (struct pin *)PyType_GenericAlloc(pin_type, 0);
+    struct pin *pin = (struct pin *)spares_make(&spares, pin_type);
     if (pin == NULL)
         return NULL;
     if (PyObject_GetBuffer(buffer, &pin->view, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0) {
         Py_DECREF(pin);
         return NULL;
     }
+    PyObject_GC_Track((PyObject *)pin);
     *start = pin->view.buf;
     *length = pin->view.len;
     return (PyObject *)pin;

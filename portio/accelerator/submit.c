@@ -249,12 +249,12 @@ static int mode_of(PyObject *const *values, PyObject *names)
     if (PyTuple_Size(names) != 1)
         return -1;
     PyObject *name = PyTuple_GetItem(names, 0);
-    if (PyUnicode_CompareWithASCIIString(name, "quiet") == 0) {
+    if (name == name_of.quiet || PyUnicode_CompareWithASCIIString(name, "quiet") == 0) {
         if (values[0] == Py_True)
             return PORTIO_QUIET;
         if (values[0] == Py_False)
             return MODE_QUEUED;
-    } else if (PyUnicode_CompareWithASCIIString(name, "queued") == 0) {
+    } else if (name == name_of.queued || PyUnicode_CompareWithASCIIString(name, "queued") == 0) {
         if (values[0] == Py_True)
             return MODE_QUEUED;
         if (values[0] == Py_False)

@@ -64,9 +64,7 @@ bool completion_prepare(const struct port *port)
 {
     if (prepared != NULL && (PyObject *)Py_TYPE(prepared) == port->completions)
         return true;
-    PyObject *made = PyType_GenericAlloc((PyTypeObject *)port->completions, 0);
-    if (made != NULL)
-        PyObject_GC_UnTrack(made);
+    PyObject *made = completion_new((PyTypeObject *)port->completions);
     PyObject *before = prepared; /* perhaps a finalizer's */
     prepared = made;
     Py_XDECREF(before);
@@ -113,16 +111,26 @@ static PyObject *take_by_rule(PyObject *self, PyObject *out, const portio_comple
 }
 
 /* The same for a record whose result is more than a number of bytes. */
-static enum taken record_take_special(PyObject *self, PyObject *out,
-                                      const portio_completion *record, PyObject *entry)
+static bool record_take_special(PyObject *self, PyObject *out, const portio_completion *record,
+                                PyObject *entry)
 {
-    if (entry == NULL)
-        return TAKEN_BY_RULE;
-    if (record_is_turn(record, entry))
-        return turn_take(self, out, record, entry);
-    if (record_is_an_end(record, entry))
-        return end_take(self, out, record, entry);
-    return TAKEN_BY_RULE;
+    enum taken taken = TAKEN_BY_RULE;
+    bool is_operation = entry != NULL && PyTuple_Size(entry) == ENTRY_SIZE;
+    if (is_operation && record_is_turn(record, entry))
+        taken = turn_take(self, out, record, entry);
+    else if (is_operation && record_is_an_end(record, entry))
+        taken = end_take(self, out, record, entry);
+    if (taken != TAKEN_BY_RULE)
+        return taken == TAKEN;
+    PyObject *told = take_by_rule(self, out, record);
+    Py_XDECREF(told);
+    return told != NULL;
+}
+
+/* A new reference, or NULL without an exception. */
+static PyObject *record_entry(const struct port *port, const portio_completion *record)
+{
+    return books_are_open(port) ? Py_XNewRef(book_find(port_book(port), record->token)) : NULL;
 }
 
 /* Turns a record into a completion at the end of `out`, or nothing if somebody else has
@@ -132,25 +140,22 @@ static bool record_take(PyObject *self, PyObject *out, const portio_completion *
     struct port *port = (struct port *)self;
     bool done = false;
     PyObject *entry = NULL, *nbytes = NULL;
+    if (record->status != 0) {
+        entry = record_entry(port, record);
+        done = record_take_special(self, out, record, entry);
+        goto end;
+    }
     /* All memory first: a finalizer may run where it is allocated, and nothing else may
        come between the look at the entry and the claim. */
     if (!completion_prepare(port) || (nbytes = PyLong_FromLongLong(record->nbytes)) == NULL)
         goto end;
-    entry = books_are_open(port) ? book_find(port_book(port), record->token) : NULL;
-    Py_XINCREF(entry);
+    entry = record_entry(port, record);
     if (entry != NULL && PyTuple_Size(entry) == POSTED_SIZE) {
         done = posted_take(port, out, record->token, entry);
         goto end;
     }
-    if (entry == NULL || record->status != 0 || !is_plain(entry)) {
-        enum taken taken = record_take_special(self, out, record, entry);
-        if (taken != TAKEN_BY_RULE) {
-            done = taken == TAKEN;
-            goto end;
-        }
-        PyObject *told = take_by_rule(self, out, record);
-        done = told != NULL;
-        Py_XDECREF(told);
+    if (entry == NULL || !is_plain(entry)) {
+        done = record_take_special(self, out, record, entry);
         goto end;
     }
     struct operation *operation = (struct operation *)PyTuple_GetItem(entry, ENTRY_OPERATION);

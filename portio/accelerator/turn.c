@@ -9,15 +9,19 @@ bool entry_is_pooled(PyObject *entry)
     return PyObject_TypeCheck(PyTuple_GetItem(entry, ENTRY_PIN), pool_type);
 }
 
+static struct operation *entry_operation(PyObject *entry)
+{
+    return (struct operation *)PyTuple_GetItem(entry, ENTRY_OPERATION);
+}
+
 enum form entry_form(PyObject *entry)
 {
-    return (enum form)((struct operation *)PyTuple_GetItem(entry, ENTRY_OPERATION))->form;
+    return (enum form)entry_operation(entry)->form;
 }
 
 bool record_is_turn(const portio_completion *record, PyObject *entry)
 {
-    return record->status == (int64_t)PORTIO_MORE << 32 && entry_form(entry) != FORM_OTHER &&
-           (entry_is_pooled(entry) || settle_is_in_c(PyTuple_GetItem(entry, ENTRY_SETTLE)));
+    return record->status == (int64_t)PORTIO_MORE << 32 && entry_form(entry) != FORM_OTHER;
 }
 
 char *piece_find(const struct pool *pool, int64_t nbytes)
@@ -63,29 +67,71 @@ static bool piece_settle(const portio_completion *record, PyObject *entry, struc
     return settled->outcome != NULL && settled->nbytes != NULL;
 }
 
-/* Every connection by something of its own.  One that the system refuses, whose completion has an
-   error and is not the last, is for the rule. */
+/* Who holds an entry that nobody else has seen: the book, its operation, and who takes its record.
+   Only then it may change. */
+#define HOLDERS 3
+
+static bool entry_may_change(PyObject *entry)
+{
+    return Py_REFCNT(entry) == HOLDERS && entry_operation(entry)->entry == entry;
+}
+
+/* The same, and that nobody else has seen what settles a connection, of which `mine` hold it. */
+static bool connection_may_go_on(PyObject *entry, Py_ssize_t mine)
+{
+    PyObject *settle = PyTuple_GetItem(entry, ENTRY_SETTLE);
+    return entry_may_change(entry) && settle_is_adopting(settle) &&
+           adopting_may_go_on(settle, 1 + mine);
+}
+
+/* What settles the next connection.  One has what it has settled until that is claimed, and if
+   somebody else might have seen it, for good. */
+static PyObject *connection_following(PyObject *entry)
+{
+    PyObject *settle = PyTuple_GetItem(entry, ENTRY_SETTLE);
+    struct key *key = (struct key *)PyTuple_GetItem(entry, ENTRY_KEY);
+    if (connection_may_go_on(entry, 0))
+        return Py_NewRef(settle);
+    return settle_is_adopting(settle) ? adopting_make(PyTuple_GetItem(entry, ENTRY_PORT), key)
+                                      : accepting_make(key);
+}
+
+/* One that the system refuses, whose completion has an error and is not the last, is for the
+   rule. */
 static bool connection_settle(const portio_completion *record, PyObject *entry,
                               struct settled *settled)
 {
-    PyObject *before = PyTuple_GetItem(entry, ENTRY_SETTLE);
-    struct key *key = (struct key *)PyTuple_GetItem(entry, ENTRY_KEY);
-    settled->settle = settle_is_adopting(before)
-                          ? adopting_make(PyTuple_GetItem(entry, ENTRY_PORT), key)
-                          : accepting_make(key);
-    PyObject *value = settled->settle != NULL ? settle_in_c(before, record->nbytes) : NULL;
+    PyObject *value = NULL;
+    settled->settle = connection_following(entry);
+    if (settled->settle != NULL)
+        value = settle_in_c(PyTuple_GetItem(entry, ENTRY_SETTLE), record->nbytes);
     if (value != NULL && !value_is_refusal(value)) {
         settled->nbytes = PyLong_FromLong(0);
-        settled->outcome =
-            settled->nbytes != NULL ? outcome_make(0, settled->nbytes, value) : NULL;
-        if (settled->outcome != NULL)
+        if (settled->nbytes != NULL && PyObject_TypeCheck(value, key_type))
+            settled->outcome = Py_NewRef(value);
+        else if (settled->nbytes != NULL)
+            settled->outcome = outcome_make(0, settled->nbytes, value);
+        if (settled->outcome != NULL && settled->outcome != value)
             ((struct outcome *)settled->outcome)->more = 1;
     }
     Py_XDECREF(value);
     return settled->outcome != NULL;
 }
 
-/* The entry of the next turn: the same with another token, and settled by another. */
+static bool is_settled_by_same(PyObject *entry, const struct settled *settled)
+{
+    return settled->settle == PyTuple_GetItem(entry, ENTRY_SETTLE);
+}
+
+/* Whether the entry of a turn can be that of the next. */
+static bool turn_may_keep(PyObject *entry, const struct settled *settled, bool pooled)
+{
+    if (pooled)
+        return entry_may_change(entry);
+    return is_settled_by_same(entry, settled) && connection_may_go_on(entry, 1);
+}
+
+/* Another entry for the next turn: the same with another token, and settled by another. */
 static PyObject *entry_follow(PyObject *entry, PyObject *following, PyObject *settle)
 {
     PyObject *again = PyTuple_New(ENTRY_SIZE);
@@ -97,13 +143,23 @@ static PyObject *entry_follow(PyObject *entry, PyObject *following, PyObject *se
     return again;
 }
 
-/* The book has the next turn instead of this one, which is the claim.  False: somebody else
-   has claimed it. */
-static bool turn_claim(struct port *port, uint64_t token, PyObject *entry, PyObject *again)
+/* The book and the operation have the next turn instead of this one, which is the claim; NULL for
+   `again`: the same entry with another token.  False: somebody else has claimed it.  Nothing is
+   freed but a number: the caller holds the entry as well. */
+static bool turn_claim(struct port *port, uint64_t token, PyObject *entry, PyObject *again,
+                       PyObject *following)
 {
-    if (!books_are_open(port) || book_find(port_book(port), token) != entry)
+    struct operation *operation = entry_operation(entry);
+    if (!books_are_open(port) || book_find(port_book(port), token) != entry ||
+        operation->entry != entry)
         return false;
-    Py_DECREF(book_remove(port_book(port), token)); /* the caller has it as well */
+    Py_DECREF(book_remove(port_book(port), token));
+    Py_DECREF(operation->entry);
+    if (again == NULL) {
+        again = entry;
+        PyTuple_SetItem(again, ENTRY_TOKEN, Py_NewRef(following)); /* it has one holder now */
+    }
+    operation->entry = Py_NewRef(again);
     book_enter(port_book(port), token_following(token), again);
     return true;
 }
@@ -147,19 +203,27 @@ enum taken turn_take(PyObject *self, PyObject *out, const portio_completion *rec
     PyObject *again = NULL, *following = NULL;
     struct settled settled = {0};
     bool pooled = entry_is_pooled(entry);
+    if (!pooled && !settle_is_in_c(PyTuple_GetItem(entry, ENTRY_SETTLE)))
+        goto end;
     if (!key_ask(key, &number) || number != key->descriptor)
         goto end;
     following = PyLong_FromUnsignedLongLong(token_following(record->token));
     if (following == NULL || !(pooled ? piece_settle(record, entry, &settled)
                                       : connection_settle(record, entry, &settled)))
         goto end;
-    again = entry_follow(entry, following, settled.settle);
-    if (again == NULL || !completion_prepare(port))
+    bool keeps = turn_may_keep(entry, &settled, pooled);
+    if (!keeps && !pooled && is_settled_by_same(entry, &settled))
+        goto end; /* somebody has seen it meanwhile */
+    if (!keeps && (again = entry_follow(entry, following, settled.settle)) == NULL)
         goto end;
-    /* From here on nothing of Python runs until the claim. */
-    if (port->native == NULL || !completion_append(out))
+    if (!completion_prepare(port))
         goto end;
-    if (!turn_claim(port, record->token, entry, again)) {
+    /* From here on nothing of Python runs until the claim.  A finalizer may have got hold of the
+       entry meanwhile. */
+    if ((keeps && !turn_may_keep(entry, &settled, pooled)) || port->native == NULL ||
+        !completion_append(out))
+        goto end;
+    if (!turn_claim(port, record->token, entry, again, following)) {
         completion_withdraw(out);
         if (!pooled)
             result = record_lose(self, record->token, entry, settled.nbytes, settled.outcome);
@@ -167,11 +231,10 @@ enum taken turn_take(PyObject *self, PyObject *out, const portio_completion *rec
     }
     if (settled.loan != NULL)
         loan_begin(settled.loan);
-    struct operation *operation = (struct operation *)PyTuple_GetItem(entry, ENTRY_OPERATION);
-    completion_fill((PyObject *)operation, (PyObject *)key, settled.nbytes, settled.outcome);
-    PyObject *before = operation->entry;
-    operation->entry = Py_NewRef(again);
-    Py_DECREF(before);
+    if (keeps && !pooled)
+        adopting_go_on(settled.settle);
+    completion_fill((PyObject *)entry_operation(entry), (PyObject *)key, settled.nbytes,
+                    settled.outcome);
     result = turn_begin(self, record->token, following, handle_has_told(key)) ? TAKEN
                                                                               : TAKING_FAILED;
 end:

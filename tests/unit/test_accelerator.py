@@ -18,6 +18,8 @@ import portio.backends
 from portio import accelerator
 from support.books import assert_balanced, refuse
 from support.marks import needs_c
+from support.net import reset
+from support.taking import take
 from support.watch import LIMIT
 
 ROUNDS = 200
@@ -181,6 +183,41 @@ def test_pieces_are_taken_in_c(
     end = port.get(LIMIT)
     assert end is not None
     assert end.last
+    assert_balanced(port)
+
+
+@needs_c
+@pytest.mark.parametrize("kind", [portio.RecvMultishot, portio.RecvLent])
+@pytest.mark.parametrize("how", ["end", "reset", "cancel"])
+def test_the_end_of_a_stream_is_taken_in_c(
+    port: portio.Port,
+    key: portio.CompletionKey,
+    pair: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[portio.RecvMultishot | portio.RecvLent],
+    how: str,
+) -> None:
+    """Whether it is an error or not: no step is Python's."""
+    for method in ("settle", "lend"):
+        monkeypatch.setattr(portio.BufferPool, method, refuse)
+    monkeypatch.setattr(portio.Port, "_take_by_rule", refuse)
+    receive = kind(key, portio.BufferPool(port, 1, 8))
+    port.submit(receive)
+    errors = {"end": type(None), "reset": ConnectionResetError}
+    if how == "cancel":
+        receive.cancel()
+    else:
+        if how == "reset":
+            reset(pair[1])
+        pair[1].close()
+    done = take(port)
+    assert type(done.error) is errors.get(how, portio.OperationCancelledError)
+    assert (done.nbytes, done.last, receive.pending) == (0, True, False)
+    if how == "end":
+        rest: Any = done.result()
+        assert bytes(rest) == b""
+        assert isinstance(rest, bytes) or not rest.readonly
+        assert receive.result() is rest
     assert_balanced(port)
 
 

@@ -23,6 +23,7 @@ import pytest
 import portio
 from portio import accelerator, adoption
 from portio.registry import registry
+from support.accepted import forget_the_dead, keys_of
 from support.books import assert_balanced, refuse
 from support.marks import needs_c
 from support.system import WINDOWS
@@ -73,12 +74,6 @@ def accept(port: portio.Port, listener: portio.CompletionKey) -> portio.Completi
     done = take(port)
     assert done.operation is operation
     return done.result()  # type: ignore[no-any-return]
-
-
-def keys_of(port: portio.Port) -> list[portio.CompletionKey]:
-    """Those that the registry has."""
-    keys = [entry() for entry in [*registry.entries.values()]]
-    return [key for key in keys if key is not None and key.port is port]
 
 
 def assert_consistent() -> None:
@@ -356,13 +351,10 @@ def test_a_connection_is_served_in_c(backend: str, monkeypatch: pytest.MonkeyPat
         listener.accepting_form()
         port.post()  # the first token is for the rule to make
         take(port)
-        with registry.lock:
-            for descriptor, entry in [*registry.entries.items()]:
-                if entry() is None:  # of another test: who gets its number is for the rule
-                    registry.remove(descriptor)
+        forget_the_dead()
         for method in ("submit", "take"):
             monkeypatch.setattr(portio.Port, f"_{method}_by_rule", refuse)
-        for method in ("_close_by_rule", "__getattr__", "attach_accepted"):
+        for method in ("_close_by_rule", "_absent", "attach_accepted"):
             monkeypatch.setattr(portio.CompletionKey, method, refuse)
         operation = portio.AcceptKey(listener)
         receive = None
@@ -501,6 +493,8 @@ def test_stale_entries_of_the_registry(port: portio.Port, listener: portio.Compl
 
 # Signals
 
+DESTRUCTORS = "__del__", portio.CompletionKey._dropped.__name__
+
 
 class Bell:
     """Raises KeyboardInterrupt as a signal handler would, at the nth chance of this thread.
@@ -522,7 +516,7 @@ class Bell:
             return
         if not self.destructors and is_destructor(frame):
             return
-        if frame.f_code.co_name == "__del__" and event == "call":
+        if frame.f_code.co_name in DESTRUCTORS and event == "call":
             return  # before its first step nothing can be done about it
         self.left -= 1
         if self.left < 0:
@@ -545,7 +539,7 @@ class Bell:
 
 def is_destructor(frame: types.FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code.co_name == "__del__":
+        if frame.f_code.co_name in DESTRUCTORS:
             return True
         frame = frame.f_back
     return False

@@ -1,0 +1,256 @@
+"""Objects that the accelerator uses again: nobody who has seen one may see it change."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import portio
+from support.accepted import forget_the_dead
+from support.books import assert_balanced, refuse
+from support.marks import needs_c
+from support.taking import take
+
+ROUNDS = 5
+SETTLE, TOKEN = 2, 4  # of an entry (operations/base.py)
+
+pytestmark = needs_c
+
+
+@pytest.fixture
+def port(backend: str) -> Iterator[portio.Port]:
+    with portio.Port(backend=backend, thread_bound=True) as port:
+        yield port
+
+
+@pytest.fixture
+def listener(port: portio.Port) -> Iterator[portio.CompletionKey]:
+    with port.associate(socket.create_server(("127.0.0.1", 0))) as key:
+        yield key
+
+
+@pytest.fixture
+def stream(port: portio.Port) -> Iterator[tuple[portio.CompletionKey, socket.socket]]:
+    ours, peer = socket.socketpair()
+    with peer, port.associate(ours) as key:
+        yield key, peer
+
+
+def entry_of(operation: Any) -> Any:
+    return operation._entry
+
+
+def end(port: portio.Port, operation: portio.Operation[Any]) -> None:
+    operation.cancel()
+    done = take(port)
+    assert done.last
+    assert_balanced(port)
+
+
+# Completions
+
+
+def test_a_completion_in_the_place_of_another(port: portio.Port) -> None:
+    """It is a new one to whoever watched the other, and to the collector."""
+    gone: list[object] = []
+    watched = []
+    for number in range(ROUNDS):
+        port.post(nbytes=number)
+        (done,) = port.get_many()
+        assert gc.is_tracked(done)
+        assert (done.nbytes, done.operation, done.error, done.payload) == (number, None, None, None)
+        assert weakref.getweakrefcount(done) == 0
+        watched.append(weakref.ref(done, gone.append))
+        del done
+        assert gone == watched
+    assert [each() for each in watched] == [None] * ROUNDS
+
+
+def test_an_error_is_not_the_next_completions(port: portio.Port) -> None:
+    timer = portio.Timer(3600)
+    port.submit(timer)
+    timer.cancel()
+    done = take(port)
+    assert isinstance(done.error, portio.OperationCancelledError)
+    del done
+    port.post()
+    assert take(port).error is None
+
+
+def test_more_completions_than_are_kept(port: portio.Port) -> None:
+    """Held together, dropped together, and again."""
+    for _ in range(2):
+        for number in range(200):
+            port.post(nbytes=number)
+        batch = port.get_many(200)
+        assert [done.nbytes for done in batch] == list(range(200))
+
+
+class Finished(portio.Completion[Any]):
+    """A class of the program's: ports do not make such."""
+
+    __slots__ = ("more",)
+
+
+def test_a_completion_of_another_class_is_not_taken_for_one(port: portio.Port) -> None:
+    for number in range(ROUNDS):
+        Finished().more = number  # made and dropped
+        port.post()
+        (done,) = port.get_many()
+        assert type(done) is portio.Completion
+        assert not hasattr(done, "more")
+
+
+# Entries of multishot operations
+
+
+@pytest.mark.parametrize("kind", [portio.RecvMultishot, portio.RecvLent])
+def test_the_entry_of_a_piece_that_nobody_has_seen(
+    port: portio.Port,
+    stream: tuple[portio.CompletionKey, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[portio.RecvMultishot | portio.RecvLent],
+) -> None:
+    key, peer = stream
+    receive = kind(key, portio.BufferPool(port, 2, 8))
+    port.submit(receive)
+    tokens = {entry_of(receive)[TOKEN]}
+    places = {id(entry_of(receive))}
+    with monkeypatch.context() as patched:
+        patched.setattr(portio.Port, "_take_by_rule", refuse)
+        for number in range(ROUNDS):
+            peer.send(b"%08d" % number)
+            assert bytes(take(port).result()) == b"%08d" % number
+            places.add(id(entry_of(receive)))
+            tokens.add(entry_of(receive)[TOKEN])
+    assert len(places) == 1
+    assert len(tokens) == ROUNDS + 1  # every turn has its own
+    assert {*port._pending.copy()} == {entry_of(receive)[TOKEN]}
+    end(port, receive)
+
+
+def test_the_entry_of_a_piece_that_somebody_has(
+    port: portio.Port, stream: tuple[portio.CompletionKey, socket.socket]
+) -> None:
+    """Who is about to cancel has it, and reads the token later."""
+    key, peer = stream
+    receive = portio.RecvMultishot(key, portio.BufferPool(port, 2, 8))
+    port.submit(receive)
+    seen = []
+    for number in range(ROUNDS):
+        entry = entry_of(receive)
+        seen.append((entry, entry[TOKEN]))
+        peer.send(b"%08d" % number)
+        assert take(port).result() == b"%08d" % number
+    assert all(entry[TOKEN] == token for entry, token in seen)
+    assert len({token for _, token in seen}) == ROUNDS
+    end(port, receive)
+
+
+# What settles connections
+
+
+def accept(port: portio.Port, listener: portio.CompletionKey) -> portio.CompletionKey:
+    with socket.create_connection(listener.handle.getsockname()):  # type: ignore[union-attr]
+        done = take(port)
+        assert (done.nbytes, done.error, done.last, done.payload) == (0, None, False, None)
+        key: portio.CompletionKey = done.result()
+        assert type(key) is portio.CompletionKey
+        assert key.port is port
+        return key
+
+
+@pytest.mark.parametrize("seen", [None, "entry", "settle"])
+def test_what_settles_the_next_connection(
+    port: portio.Port, listener: portio.CompletionKey, seen: str | None
+) -> None:
+    """The same as before, unless somebody has seen it; either way each has its own key."""
+    forget_the_dead()
+    operation = portio.AcceptKey(listener, multishot=True)
+    port.submit(operation)
+    keys, held = [], []
+    places = set()
+    for _ in range(ROUNDS):
+        entry = entry_of(operation)
+        places.add(id(entry[SETTLE]))
+        if seen is not None:
+            held.append(entry if seen == "entry" else entry[SETTLE])
+        del entry
+        keys.append(accept(port, listener))
+    assert len(places) == (1 if seen is None else ROUNDS)
+    assert len({id(key) for key in keys}) == ROUNDS
+    assert len({key._descriptor for key in keys}) == ROUNDS
+    for key in keys:
+        key.close()
+    end(port, operation)
+
+
+# Finalizers, which run wherever an object is made that the collector counts
+
+
+class Watcher:
+    """Garbage as soon as it is made; looks at the operation's entry when it is collected."""
+
+    def __init__(self, operation: Any, seen: list[tuple[Any, int, Any]]) -> None:
+        self.itself = self
+        self.operation = operation
+        self.seen = seen
+
+    def __del__(self) -> None:
+        entry = entry_of(self.operation)
+        if entry is not None:
+            self.seen.append((entry, entry[TOKEN], entry[SETTLE]))
+
+
+@pytest.fixture
+def busy_collector() -> Iterator[None]:
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    yield
+    gc.set_threshold(*before)
+
+
+@pytest.mark.usefixtures("busy_collector")
+def test_an_entry_that_a_finalizer_has_seen(
+    port: portio.Port, stream: tuple[portio.CompletionKey, socket.socket]
+) -> None:
+    key, peer = stream
+    receive = portio.RecvLent(key, portio.BufferPool(port, 2, 8))
+    port.submit(receive)
+    seen: list[tuple[Any, int, Any]] = []
+    kept = []
+    for number in range(100):
+        kept.append(Watcher(receive, seen))
+        del kept[: number % 2]  # they go one after the other, at any step
+        peer.send(b"%08d" % number)
+        assert bytes(take(port).result()) == b"%08d" % number
+    kept.clear()
+    gc.collect()
+    assert len(seen) == 100
+    assert all(entry[TOKEN] == token for entry, token, _ in seen)
+    end(port, receive)
+
+
+@pytest.mark.usefixtures("busy_collector")
+def test_what_settles_a_connection_that_a_finalizer_has_seen(
+    port: portio.Port, listener: portio.CompletionKey
+) -> None:
+    operation = portio.AcceptKey(listener, multishot=True)
+    port.submit(operation)
+    seen: list[tuple[Any, int, Any]] = []
+    keys = []
+    for _ in range(50):
+        Watcher(operation, seen)
+        keys.append(accept(port, listener))
+    gc.collect()
+    assert len(seen) == 50
+    assert len({id(key) for key in keys}) == len({key._descriptor for key in keys}) == 50
+    assert all((entry[TOKEN], entry[SETTLE]) == (token, it) for entry, token, it in seen)
+    for key in keys:
+        key.close()
+    end(port, operation)
