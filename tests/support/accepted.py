@@ -43,7 +43,7 @@ def keys_of(port: portio.Port) -> list[portio.CompletionKey]:
 
 
 def forget_the_dead() -> None:
-    """Other tests' keys that were not closed: a connection that gets their number is for the rule."""
+    """Keys of other tests, not closed: a connection that gets their number is for the rule."""
     with registry.lock:
         for descriptor, entry in [*registry.entries.items()]:
             if entry() is None:
