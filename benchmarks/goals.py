@@ -189,18 +189,19 @@ def _threads() -> Iterator[Goal]:
 
 
 def _connections() -> Iterator[Goal]:
-    for ours in ENGINES.values():
-        figure = Figure("accepts", "burst", ours, "rate")
+    for backend in subjects.BACKENDS:
+        figure = Figure("accepts", "burst", SMALL[backend], "rate")
         yield from _beside("accepts per second", figure, AT_LEAST, {subjects.UVLOOP_PROTOCOL: 1.5})
-    for ours in ENGINES.values():
-        figure = Figure("idle", "10000", ours, "memory")
+        other = replace(figure, subject=OTHER[backend])
+        yield from _beside("accepts per second", other, AT_LEAST, {subjects.UVLOOP_PROTOCOL: None})
+    for backend in subjects.BACKENDS:
+        figure = Figure("idle", "10000", OTHER[backend], "memory")
+        limit = Constant("1.5 KiB", 1536)
         yield Goal(
-            "10,000 connections: memory of one, without its buffer",
-            figure,
-            Constant("1.5 KiB", 1536),
-            AT_MOST,
-            1.0,
+            "10,000 connections: memory of one, without its buffer", figure, limit, AT_MOST, 1.0
         )
+        pooled = replace(figure, subject=SMALL[backend])
+        yield Goal("10,000 connections: memory of one, with a pool", pooled, limit)
         # As above: independent of the number is equal, give or take some per cent.
         yield Goal(
             "10,000 connections: CPU of an echo on one of them",

@@ -167,6 +167,7 @@ CONNECTIONS = (
     Subject(C_IO_URING, Program("echo_io_uring", (str(SMALL),)), needs=("ring",), buffer=SMALL),
     Subject(C_EPOLL, Program("echo_epoll", (str(SMALL),)), buffer=SMALL),
     *_thread_bound("benchmarks.ours.echo", *_SMALL, kinds=LAZY, buffer=SMALL),
+    *_thread_bound("benchmarks.ours.echo_pooled", kinds=POOLED),
     Subject("select.epoll", Program("benchmarks.peers.echo_select")),
     *_loops("benchmarks.peers.echo_asyncio", PROTOCOL),
     *_loops("benchmarks.peers.echo_asyncio", SOCK),

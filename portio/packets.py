@@ -11,6 +11,8 @@ referred to by a local variable alone across a call.  The rules:
 - Between the claim of a packet (engine.py) and its entry in the list of results
   there is no call, only stores.
 - What comes before the claim may be carried out again for the same record.
+- A step of a `for` statement is not a call: what it gives is in the loop's variable before
+  a handler runs.  So an iteration is made in C (accelerator/take.c), as far as packets are there.
 - Every way out by an exception leads through `_rescue` (rescue.py), which keeps
   completions and records that did not reach the caller.  They are delivered first by the
   next call.  The engine ends the records of an interrupted call with a zero
@@ -109,9 +111,14 @@ class PacketQueue(Rescue):
             self._rescue(out, NOTHING)
             self._come()
             raise
+        return self._get_by_steps(timeout, listens=done is None)
+
+    def _get_by_steps(self, timeout: float | None, *, listens: bool) -> Completion[Any] | None:
+        """Does what C leaves of `get`; `listens`: the main thread is about to sleep."""
+        out: Completions = []
         nanoseconds = FOREVER if timeout is None else to_nanoseconds(timeout)
         deadline = Deadline(nanoseconds) if nanoseconds > 0 else None
-        c_get = self._c_get if done is not None else self._listening_get
+        c_get = self._listening_get if listens else self._c_get
         while True:
             taken: Records | None = NOTHING  # records that only we have; None: in the array
             try:
@@ -209,9 +216,24 @@ class PacketQueue(Rescue):
         """Iterates over the packets, as `get` takes them, until the port is closed."""
         return self
 
-    def __next__(self) -> Completion[Any]:
+    if TYPE_CHECKING:
+
+        def __next__(self) -> Completion[Any]: ...
+
+    def _advance(self, done: bool | None = False) -> Completion[Any]:  # noqa: FBT001, FBT002
+        """Does what C leaves of the step of an iteration; `done`: what `_next` has said."""
+        out: Completions = []
         try:
-            completion = self.get()
+            if done is None:
+                done = self._take_heard(self._next, out, None)
+            if done:
+                return out[0]
+        except BaseException:
+            self._rescue(out, NOTHING)
+            self._come()
+            raise
+        try:
+            completion = self._get_by_steps(None, listens=done is None)
         except errors.PortClosedError:
             raise StopIteration from None
         assert completion is not None, "a wait without end ends with a packet"
@@ -454,6 +476,7 @@ class PacketQueue(Rescue):
 
 
 accelerator.install(PacketQueue, "_take")
+accelerator.stand_in(PacketQueue, __next__="_advance")
 
 
 def _close_accepted(completion: Completion[Any]) -> None:

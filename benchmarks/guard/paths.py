@@ -67,6 +67,20 @@ def posts(backend: str) -> Callable[[], None]:
     return walk
 
 
+def steps(backend: str) -> Callable[[], None]:
+    """The same with a step of an iteration for each."""
+    port = _port(backend)
+
+    def walk() -> None:
+        for _ in range(BATCH):
+            port.post()
+        for count, _ in enumerate(port, 1):
+            if count == BATCH:
+                break
+
+    return walk
+
+
 def _sends(backend: str, *, quiet: bool) -> Callable[[], None]:
     port = _port(backend)
     ours, peer = socket.socketpair()
@@ -229,6 +243,7 @@ PATHS: dict[str, Callable[[str], Callable[[], None]]] = {
     for path in (
         reference,
         posts,
+        steps,
         sends,
         quiet_sends,
         receives,

@@ -13,21 +13,20 @@ SIZE = 64 * 1024
 
 
 def serve(port: portio.Port, pool: portio.BufferPool) -> None:
-    """Take completions in batches, and send back what came.
+    """Take completions, and send back what came.
 
     An answer is quiet, and nobody keeps it: it ends with the send, and then the buffer goes back.
     """
     submit = port.submit
-    while True:
-        for done in port.get_many():
-            operation = done.operation
-            if isinstance(operation, portio.RecvLent):
-                if done.nbytes:
-                    submit(portio.Send(operation.key, done.result()), quiet=True)
-                else:
-                    operation.key.close()
-            elif isinstance(operation, portio.AcceptKey):
-                submit(portio.RecvLent(done.result(), pool))
+    for done in port:
+        operation = done.operation
+        if isinstance(operation, portio.RecvLent):
+            if done.nbytes:
+                submit(portio.Send(operation.key, done.result()), quiet=True)
+            else:
+                operation.key.close()
+        elif isinstance(operation, portio.AcceptKey):
+            submit(portio.RecvLent(done.result(), pool))
 
 
 def main() -> None:

@@ -21,28 +21,27 @@ class Receive(portio.RecvMultishot):
 
 
 def serve(port: portio.Port, pool: portio.BufferPool) -> None:
-    """Take completions in batches, and send back what came.
+    """Take completions, and send back what came.
 
     Answers are quiet, as those of `benchmarks.ours.echo`; one that is still being sent when the
     next message is here is left to itself.
     """
     submit = port.submit
-    while True:
-        for done in port.get_many():
-            operation = done.operation
-            if isinstance(operation, Receive):
-                if done.nbytes:
-                    answer = operation.answer
-                    if answer is None or answer.pending:
-                        answer = operation.answer = portio.Send(operation.key, b"")
-                    answer.buffer = done.result()
-                    submit(answer, quiet=True)
-                else:
-                    operation.key.close()
-            elif isinstance(operation, portio.AcceptKey):
-                receive = Receive(done.result(), pool)
-                receive.answer = None
-                submit(receive)
+    for done in port:
+        operation = done.operation
+        if isinstance(operation, Receive):
+            if done.nbytes:
+                answer = operation.answer
+                if answer is None or answer.pending:
+                    answer = operation.answer = portio.Send(operation.key, b"")
+                answer.buffer = done.result()
+                submit(answer, quiet=True)
+            else:
+                operation.key.close()
+        elif isinstance(operation, portio.AcceptKey):
+            receive = Receive(done.result(), pool)
+            receive.answer = None
+            submit(receive)
 
 
 def main() -> None:

@@ -139,10 +139,12 @@ struct port {
     PyObject *pending; /* a book: token to entry (book.h) */
     PyObject *free;    /* tokens */
     PyObject *rescued; /* list; see packets.py */
-    PyObject *kept;    /* array: a batch that was taken ahead */
+    PyObject *kept;    /* array: a batch that was taken ahead; nobody resizes it */
+    PyObject *looked_at; /* the array, NULL or an old one, of which `kept_end` is the end */
     PyObject *completions; /* the class of them */
     PyObject *address; /* of the engine's port, for Python */
     PyObject *keeper;  /* of the engine's port; the last to go (keepers.py) */
+    const char *kept_end;
     Py_ssize_t left;   /* numbers of `kept` that were not used yet */
     int batch;         /* how many packets are taken when one is asked for */
     unsigned long owner; /* the thread of a thread-bound port; else 0 */
@@ -268,5 +270,6 @@ PyObject *port_associate(PyObject *self, PyObject *const *arguments, Py_ssize_t 
 PyObject *port_fill(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
 PyObject *port_next(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
 PyObject *port_take(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
+PyObject *port_advance(PyObject *self);
 
 #endif

@@ -102,19 +102,19 @@ enum taken record_lose(PyObject *self, uint64_t token, PyObject *entry, PyObject
                        PyObject *outcome)
 {
     struct port *port = (struct port *)self;
-    PyObject *lost = PyList_New(0), *told = NULL;
-    if (lost != NULL && completion_prepare(port) && completion_append(lost)) {
+    struct sink lost = {NULL, NULL};
+    PyObject *told = NULL;
+    if (completion_prepare(port) && completion_append(&lost)) {
         completion_fill(PyTuple_GetItem(entry, ENTRY_OPERATION), PyTuple_GetItem(entry, ENTRY_KEY),
                         nbytes, outcome);
-        told = PyObject_CallMethod(self, "_lose", "KO", (unsigned long long)token,
-                                   PyList_GetItem(lost, 0));
+        told = PyObject_CallMethod(self, "_lose", "KO", (unsigned long long)token, lost.one);
     }
-    Py_XDECREF(lost);
+    Py_XDECREF(lost.one);
     Py_XDECREF(told);
     return told != NULL ? TAKEN : TAKING_FAILED;
 }
 
-enum taken end_take(PyObject *self, PyObject *out, const portio_completion *record,
+enum taken end_take(PyObject *self, struct sink *out, const portio_completion *record,
                     PyObject *entry)
 {
     struct port *port = (struct port *)self;

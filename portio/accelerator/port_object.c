@@ -3,11 +3,11 @@
 
 PyTypeObject *port_type;
 
-#define OBJECTS 7
+#define OBJECTS 8
 
 _Static_assert(offsetof(struct port, keeper) - offsetof(struct port, pending) ==
                    (OBJECTS - 1) * sizeof(PyObject *),
-               "seven objects in a row");
+               "eight objects in a row");
 
 static int port_traverse(PyObject *self, visitproc visit, void *arg)
 {
@@ -142,6 +142,7 @@ static PyType_Slot port_slots[] = {
     {Py_tp_dealloc, port_dealloc},
     {Py_tp_members, port_members},
     {Py_tp_methods, port_methods},
+    {Py_tp_iternext, port_advance},
     {0, NULL},
 };
 

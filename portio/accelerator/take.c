@@ -12,19 +12,22 @@
 
 static PyObject *array_make(const portio_completion *records, uint32_t count)
 {
-    return PyObject_CallFunction(array_type, "sy#", "q", (const char *)records,
+    const char *bytes = count > 0 ? (const char *)records : ""; /* of NULL it would make None */
+    return PyObject_CallFunction(array_type, "sy#", "q", bytes,
                                  (Py_ssize_t)(count * sizeof *records));
 }
 
-/* Keeps records that an exception would lose, as PacketQueue._rescue does.  The exception,
-   if there is one, stays. */
-static void records_rescue(PyObject *self, const portio_completion *records, uint32_t count)
+/* Keeps a completion, if there is one, and records that an exception would lose, as
+   PacketQueue._rescue does.  The exception, if there is one, stays. */
+static void rescue(PyObject *self, PyObject *one, const portio_completion *records, uint32_t count)
 {
     struct port *port = (struct port *)self;
     PyObject *kind, *value, *trace;
     PyErr_Fetch(&kind, &value, &trace);
     PyObject *done = PyList_New(0), *array = array_make(records, count), *item = NULL;
-    if (done != NULL && array != NULL)
+    bool listed = done != NULL && (one == NULL || PyList_Append(done, one) == 0);
+    count += one != NULL;
+    if (listed && array != NULL)
         item = PyTuple_Pack(2, done, array);
     if (item != NULL && PyList_Insert(port->rescued, 0, item) == 0) {
         /* From here on nothing can be lost; others have to hear of it. */
@@ -40,17 +43,35 @@ static void records_rescue(PyObject *self, const portio_completion *records, uin
     }
 }
 
+static void records_rescue(PyObject *self, const portio_completion *records, uint32_t count)
+{
+    rescue(self, NULL, records, count);
+}
+
 static bool is_plain(PyObject *entry)
 {
     return PyTuple_GetItem(entry, ENTRY_SETTLE) == Py_None &&
            PyLong_AsLong(PyTuple_GetItem(entry, ENTRY_MODE)) == MODE_QUEUED;
 }
 
+static bool sink_put(struct sink *out, PyObject *completion)
+{
+    if (out->list != NULL)
+        return PyList_Append(out->list, completion) == 0;
+    out->one = Py_NewRef(completion);
+    return true;
+}
+
+static bool sink_has_any(const struct sink *out)
+{
+    return out->list != NULL ? PyList_Size(out->list) > 0 : out->one != NULL;
+}
+
 /* The packet that a program has posted is its completion already; a nudge has none. */
-static bool posted_take(struct port *port, PyObject *out, uint64_t token, PyObject *entry)
+static bool posted_take(struct port *port, struct sink *out, uint64_t token, PyObject *entry)
 {
     PyObject *completion = PyTuple_GetItem(entry, 1);
-    if (completion != Py_None && PyList_Append(out, completion) < 0)
+    if (completion != Py_None && !sink_put(out, completion))
         return false;
     Py_DECREF(book_remove(port_book(port), token)); /* the claim; the caller has it as well */
     tokens_return(port_tokens(port), token_following(token));
@@ -71,15 +92,19 @@ bool completion_prepare(const struct port *port)
     return prepared != NULL;
 }
 
-bool completion_append(PyObject *out)
+bool completion_append(struct sink *out)
 {
-    return PyList_Append(out, prepared) == 0;
+    return sink_put(out, prepared);
 }
 
-void completion_withdraw(PyObject *out)
+void completion_withdraw(struct sink *out)
 {
-    Py_ssize_t count = PyList_Size(out);
-    PyList_SetSlice(out, count - 1, count, NULL);
+    if (out->list == NULL) {
+        Py_CLEAR(out->one);
+        return;
+    }
+    Py_ssize_t count = PyList_Size(out->list);
+    PyList_SetSlice(out->list, count - 1, count, NULL);
 }
 
 void completion_fill(PyObject *operation, PyObject *key, PyObject *nbytes, PyObject *outcome)
@@ -91,7 +116,7 @@ void completion_fill(PyObject *operation, PyObject *key, PyObject *nbytes, PyObj
     completion->nbytes = Py_NewRef(nbytes);
     completion->outcome = Py_NewRef(outcome);
     PyObject_GC_Track((PyObject *)completion);
-    Py_DECREF((PyObject *)completion); /* the list has it */
+    Py_DECREF((PyObject *)completion); /* the sink has it */
 }
 
 void operation_end(struct operation *operation, PyObject *outcome)
@@ -103,16 +128,24 @@ void operation_end(struct operation *operation, PyObject *outcome)
     Py_XDECREF(before);
 }
 
-static PyObject *take_by_rule(PyObject *self, PyObject *out, const portio_completion *record)
+static bool take_by_rule(PyObject *self, struct sink *out, const portio_completion *record)
 {
-    return PyObject_CallMethod(self, "_take_by_rule", "OKLL", out,
-                               (unsigned long long)record->token, (long long)record->nbytes,
-                               (long long)record->status);
+    PyObject *list = out->list != NULL ? Py_NewRef(out->list) : PyList_New(0);
+    if (list == NULL)
+        return false;
+    PyObject *told = PyObject_CallMethod(self, "_take_by_rule", "OKLL", list,
+                                         (unsigned long long)record->token,
+                                         (long long)record->nbytes, (long long)record->status);
+    if (out->list == NULL && PyList_Size(list) > 0) /* also what has raised may be there */
+        out->one = Py_NewRef(PyList_GetItem(list, 0));
+    Py_XDECREF(told);
+    Py_DECREF(list);
+    return told != NULL;
 }
 
 /* The same for a record whose result is more than a number of bytes. */
-static bool record_take_special(PyObject *self, PyObject *out, const portio_completion *record,
-                                PyObject *entry)
+static bool record_take_special(PyObject *self, struct sink *out,
+                                const portio_completion *record, PyObject *entry)
 {
     enum taken taken = TAKEN_BY_RULE;
     bool is_operation = entry != NULL && PyTuple_Size(entry) == ENTRY_SIZE;
@@ -120,11 +153,7 @@ static bool record_take_special(PyObject *self, PyObject *out, const portio_comp
         taken = turn_take(self, out, record, entry);
     else if (is_operation && record_is_an_end(record, entry))
         taken = end_take(self, out, record, entry);
-    if (taken != TAKEN_BY_RULE)
-        return taken == TAKEN;
-    PyObject *told = take_by_rule(self, out, record);
-    Py_XDECREF(told);
-    return told != NULL;
+    return taken == TAKEN_BY_RULE ? take_by_rule(self, out, record) : taken == TAKEN;
 }
 
 /* A new reference, or NULL without an exception. */
@@ -133,9 +162,9 @@ static PyObject *record_entry(const struct port *port, const portio_completion *
     return books_are_open(port) ? Py_XNewRef(book_find(port_book(port), record->token)) : NULL;
 }
 
-/* Turns a record into a completion at the end of `out`, or nothing if somebody else has
+/* Turns a record into a completion in `out`, or nothing if somebody else has
    claimed it.  False: an exception, and the record is as it was. */
-static bool record_take(PyObject *self, PyObject *out, const portio_completion *record)
+static bool record_take(PyObject *self, struct sink *out, const portio_completion *record)
 {
     struct port *port = (struct port *)self;
     bool done = false;
@@ -173,7 +202,7 @@ end:
     return done;
 }
 
-static bool records_take(PyObject *self, PyObject *out, const portio_completion *records,
+static bool records_take(PyObject *self, struct sink *out, const portio_completion *records,
                          uint32_t count)
 {
     for (uint32_t at = 0; at < count; at++) {
@@ -198,7 +227,7 @@ PyObject *port_take(PyObject *self, PyObject *const *arguments, Py_ssize_t count
         return NULL;
     if (((struct port *)self)->native == NULL)
         return call_rule(self, "_take_by_rule", arguments, count, NULL);
-    if (!record_take(self, arguments[0], &record))
+    if (!record_take(self, &(struct sink){arguments[0], NULL}, &record))
         return NULL;
     Py_RETURN_NONE;
 }
@@ -271,6 +300,7 @@ PyObject *port_fill(PyObject *self, PyObject *const *arguments, Py_ssize_t count
         !timeout_read(arguments[2], &timeout))
         Py_RETURN_FALSE;
     PyObject *out = arguments[0];
+    struct sink sink = {out, NULL};
     Py_ssize_t limit = PyLong_AsSsize_t(arguments[1]);
     if (PyErr_Occurred() != NULL)
         PyErr_Clear();
@@ -279,7 +309,7 @@ PyObject *port_fill(PyObject *self, PyObject *const *arguments, Py_ssize_t count
         Py_ssize_t room = limit - PyList_Size(out), most = room < MOST ? room : MOST;
         int64_t wait = PyList_Size(out) == 0 ? timeout : 0;
         int taken = records_get(port, records, (uint32_t)most, wait);
-        if (taken > 0 && !records_take(self, out, records, (uint32_t)taken))
+        if (taken > 0 && !records_take(self, &sink, records, (uint32_t)taken))
             return NULL;
         if (PyList_Size(out) > 0) {
             if (taken < most || PyList_Size(out) >= limit)
@@ -293,62 +323,124 @@ PyObject *port_fill(PyObject *self, PyObject *const *arguments, Py_ssize_t count
     return PyBool_FromLong(PyList_Size(out) > 0);
 }
 
-/* Takes the next record of the batch that is kept. */
-static bool kept_take(PyObject *self, PyObject *out)
+/* Where the batch that is kept has its end.  Python may have kept it, or some of it taken. */
+static bool kept_look(struct port *port)
+{
+    Py_buffer view;
+    if (port->kept == NULL || PyObject_GetBuffer(port->kept, &view, PyBUF_SIMPLE) < 0)
+        return false;
+    PyObject *before = port->looked_at;
+    port->looked_at = Py_NewRef(port->kept);
+    port->kept_end = (const char *)view.buf + view.len;
+    bool whole = port->left >= RECORD_NUMBERS &&
+                 port->left * (Py_ssize_t)sizeof(int64_t) <= view.len;
+    PyBuffer_Release(&view);
+    Py_XDECREF(before);
+    return whole;
+}
+
+/* Takes the next record of it. */
+static bool kept_take(PyObject *self, struct sink *out)
 {
     struct port *port = (struct port *)self;
     portio_completion record;
-    Py_buffer view;
-    Py_ssize_t size = port->left * (Py_ssize_t)sizeof(int64_t);
-    if (port->kept == NULL || PyObject_GetBuffer(port->kept, &view, PyBUF_SIMPLE) < 0)
+    if ((port->looked_at == NULL || port->looked_at != port->kept) && !kept_look(port))
         return false;
-    bool whole = size >= (Py_ssize_t)sizeof record && size <= view.len;
-    if (whole)
-        memcpy(&record, (const char *)view.buf + view.len - size, sizeof record);
-    PyBuffer_Release(&view);
-    if (!whole)
-        return false;
+    memcpy(&record, port->kept_end - port->left * (Py_ssize_t)sizeof(int64_t), sizeof record);
     port->left -= RECORD_NUMBERS;
     return records_take(self, out, &record, 1);
 }
 
-/* `_next(out, timeout)`: what `get` does; else like `_fill`. */
-PyObject *port_next(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+/* What one packet is to a caller: it is there, or the time-out has passed; or it is for the rule:
+   because there was a signal, or something else than a packet; because the main thread has to
+   sleep; and an exception. */
+enum looked { LOOKED, LOOKED_IN_VAIN, LOOKED_AWAKE, LOOKING_FAILED };
+
+static enum looked looked_at(const struct sink *out)
+{
+    return PyErr_Occurred() != NULL ? LOOKING_FAILED
+           : sink_has_any(out)      ? LOOKED
+                                    : LOOKED_IN_VAIN;
+}
+
+/* Takes one packet; what came with it is kept. */
+static enum looked packet_take(PyObject *self, struct sink *out, int64_t timeout)
 {
     struct port *port = (struct port *)self;
     portio_completion records[BATCH_MOST];
-    int64_t timeout;
-    if (count != 2 || !PyList_CheckExact(arguments[0]) || !timeout_read(arguments[1], &timeout))
-        Py_RETURN_FALSE;
-    PyObject *out = arguments[0];
     if (port->native == NULL || !rescued_is_empty(port) || port->batch < 1 ||
         port->batch > BATCH_MOST)
-        Py_RETURN_FALSE;
+        return LOOKED_IN_VAIN;
     if (port->left != 0) {
-        if (port->owner != PyThread_get_thread_ident())
-            Py_RETURN_FALSE;
-        if (!kept_take(self, out) && PyErr_Occurred() != NULL)
-            return NULL;
-        return PyBool_FromLong(PyList_Size(out) > 0);
+        if (port->owner == PyThread_get_thread_ident())
+            (void)kept_take(self, out);
+        return looked_at(out);
     }
     int taken = records_get(port, records, (uint32_t)port->batch, timeout);
     if (taken < 0)
-        return not_taken(taken);
+        return taken == PORTIO_WOULD_SLEEP ? LOOKED_AWAKE : LOOKED_IN_VAIN;
     if (taken == 0)
-        Py_RETURN_TRUE;
+        return LOOKED;
     if (taken > 1) { /* the rest first: taking one may run anything */
         PyObject *kept = array_make(records + 1, (uint32_t)taken - 1);
         if (kept == NULL || port->left != 0) { /* a finalizer was here, and has kept some */
             records_rescue(self, records, (uint32_t)taken);
             Py_XDECREF(kept);
-            return PyErr_Occurred() != NULL ? NULL : Py_NewRef(Py_False);
+            return looked_at(out);
         }
         PyObject *before = port->kept;
         port->kept = kept;
         port->left = ((Py_ssize_t)taken - 1) * RECORD_NUMBERS;
         Py_XDECREF(before);
     }
-    if (!records_take(self, out, records, 1))
+    (void)records_take(self, out, records, 1);
+    return looked_at(out);
+}
+
+/* `_next(out, timeout)`: what `get` does; else like `_fill`. */
+PyObject *port_next(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    int64_t timeout;
+    if (count != 2 || !PyList_CheckExact(arguments[0]) || !timeout_read(arguments[1], &timeout))
+        Py_RETURN_FALSE;
+    switch (packet_take(self, &(struct sink){arguments[0], NULL}, timeout)) {
+    case LOOKED:
+        Py_RETURN_TRUE;
+    case LOOKED_AWAKE:
+        Py_RETURN_NONE;
+    case LOOKING_FAILED:
         return NULL;
-    return PyBool_FromLong(PyList_Size(out) > 0);
+    default:
+        Py_RETURN_FALSE;
+    }
+}
+
+/* As `get` does with an exception: others may come for what this thread has heard of. */
+static void packet_give_up(PyObject *self, PyObject *one)
+{
+    PyObject *kind, *value, *trace;
+    if (one != NULL)
+        rescue(self, one, NULL, 0);
+    PyErr_Fetch(&kind, &value, &trace);
+    PyObject *told = PyObject_CallMethod(self, "_come", NULL);
+    if (told == NULL)
+        PyErr_Clear();
+    Py_XDECREF(told);
+    PyErr_Restore(kind, value, trace);
+}
+
+/* A step of a `for` statement.  No signal handler runs between this and the variable of the loop,
+   so a packet need not be in a list of the caller's. */
+PyObject *port_advance(PyObject *self)
+{
+    struct sink out = {NULL, NULL};
+    enum looked looked = packet_take(self, &out, FOREVER);
+    if (looked == LOOKING_FAILED) {
+        packet_give_up(self, out.one);
+        Py_XDECREF(out.one);
+        return NULL;
+    }
+    if (out.one != NULL)
+        return out.one;
+    return PyObject_CallMethod(self, "_advance", "O", looked == LOOKED_AWAKE ? Py_None : Py_False);
 }

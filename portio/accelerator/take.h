@@ -6,27 +6,33 @@
 
 #include "accelerator.h"
 
-/* What has become of a record: it is a completion at the end of the list, or nothing because
+/* What has become of a record: it is a completion in the sink, or nothing because
    somebody else has claimed it; it is for the rule; or there is an exception, and it is as
    it was. */
 enum taken { TAKEN, TAKEN_BY_RULE, TAKING_FAILED };
 
+/* Where completions go: to the end of a list, or where one is asked for, into a place of its own. */
+struct sink {
+    PyObject *list; /* NULL: there is room for one */
+    PyObject *one;
+};
+
 /* ---- take.c ---- */
 /* Has one ready.  False: an exception. */
 bool completion_prepare(const struct port *port);
-/* Puts it at the end of a list.  False: an exception. */
-bool completion_append(PyObject *out);
+/* Puts it into a sink.  False: an exception. */
+bool completion_append(struct sink *out);
 /* Takes it from there again. */
-void completion_withdraw(PyObject *out);
+void completion_withdraw(struct sink *out);
 /* The operation is idle again, and this is what came of it.  The last step of a claim: it may
    run anything. */
 void operation_end(struct operation *operation, PyObject *outcome);
-/* It is what the list's end has, and no longer the one that is ready. */
+/* It is what the sink has got last, and no longer the one that is ready. */
 void completion_fill(PyObject *operation, PyObject *key, PyObject *nbytes, PyObject *outcome);
 
 /* ---- turn.c ---- */
 bool record_is_turn(const portio_completion *record, PyObject *entry);
-enum taken turn_take(PyObject *self, PyObject *out, const portio_completion *record,
+enum taken turn_take(PyObject *self, struct sink *out, const portio_completion *record,
                      PyObject *entry);
 bool entry_is_pooled(PyObject *entry);
 enum form entry_form(PyObject *entry); /* of its operation */
@@ -45,7 +51,7 @@ void loan_begin(PyObject *loan);
 
 /* ---- outcome.c ---- */
 bool record_is_an_end(const portio_completion *record, PyObject *entry);
-enum taken end_take(PyObject *self, PyObject *out, const portio_completion *record,
+enum taken end_take(PyObject *self, struct sink *out, const portio_completion *record,
                     PyObject *entry);
 /* The result of a descriptor that an accept has given, or NULL with an exception. */
 bool settle_is_in_c(PyObject *settle);

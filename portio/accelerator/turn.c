@@ -193,7 +193,7 @@ static bool turn_begin(PyObject *self, uint64_t token, PyObject *following, int 
     return told != NULL;
 }
 
-enum taken turn_take(PyObject *self, PyObject *out, const portio_completion *record,
+enum taken turn_take(PyObject *self, struct sink *out, const portio_completion *record,
                      PyObject *entry)
 {
     struct port *port = (struct port *)self;

@@ -6,9 +6,11 @@ import copy
 import gc
 import socket
 import sys
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 import portio
 import portio.backends
 from portio import accelerator
+from portio.operations.base import Entry
 from support.books import assert_balanced, refuse
 from support.marks import needs_c
 from support.net import reset
@@ -23,6 +26,13 @@ from support.taking import take
 from support.watch import LIMIT
 
 ROUNDS = 200
+
+
+class Accept(portio.Accept):
+    """Is for Python to carry on, since it begins its turns in its own way."""
+
+    def _next_turn(self, entry: Entry, token: int) -> Entry:
+        return super()._next_turn(entry, token)
 
 
 @pytest.fixture
@@ -184,6 +194,97 @@ def test_pieces_are_taken_in_c(
     assert end is not None
     assert end.last
     assert_balanced(port)
+
+
+def rule_alone(port: portio.Port) -> None:
+    accelerator.disconnect(port)
+
+
+def in_c_again(port: portio.Port) -> None:
+    native: Any = types.SimpleNamespace(ffi=port._ffi, lib=port._lib)
+    accelerator.connect(port, native, port._native, portio.Completion)
+
+
+@needs_c
+@pytest.mark.parametrize("thread_bound", [False, True])
+def test_an_iteration_is_made_in_c(
+    backend: str, monkeypatch: pytest.MonkeyPatch, thread_bound: bool
+) -> None:
+    """As far as there are packets, and until the port is closed."""
+    with portio.Port(backend=backend, thread_bound=thread_bound) as port:
+        for number in range(ROUNDS):
+            port.post(nbytes=number)
+        with monkeypatch.context() as patched:
+            for method in ("_advance", "_take_by_rule", "get"):
+                patched.setattr(portio.Port, method, refuse)
+            seen = [done.nbytes for _, done in zip(range(ROUNDS), port, strict=False)]
+        assert seen == [*range(ROUNDS)]
+        port.post(nbytes=1)
+        steps = iter(port)
+        assert steps is port
+        assert next(steps).nbytes == 1
+    assert [*port] == []
+    with pytest.raises(StopIteration):
+        next(steps)
+
+
+@needs_c
+@pytest.mark.parametrize("seed", range(10))
+def test_a_batch_is_shared_by_all_ways_of_taking(backend: str, seed: int) -> None:
+    """What one has taken ahead is the next one's, whichever form it has, and in order."""
+    random = Random(seed)
+    taken: list[int] = []
+    with portio.Port(backend=backend, thread_bound=True) as port:
+        ways: list[Callable[[], object]] = [
+            lambda: taken.append(next(port).nbytes),
+            lambda: taken.append(take(port).nbytes),
+            lambda: taken.extend(done.nbytes for done in port.get_many(3)),
+        ]
+        for number in range(ROUNDS):
+            port.post(nbytes=number)
+        while len(taken) < ROUNDS:
+            random.choice([rule_alone, in_c_again])(port)
+            random.choice(ways)()
+        assert taken == [*range(ROUNDS)]
+        in_c_again(port)
+        assert_balanced(port)
+
+
+@needs_c
+@pytest.mark.parametrize("thread_bound", [False, True])
+def test_what_interrupts_a_step_loses_nothing(
+    backend: str, monkeypatch: pytest.MonkeyPatch, thread_bound: bool
+) -> None:
+    """A step that raises when it has made the completion, or before."""
+    with (
+        portio.Port(backend=backend, thread_bound=thread_bound) as port,
+        port.associate(socket.create_server(("127.0.0.1", 0))) as listener,
+    ):
+        accept = Accept(listener, multishot=True)
+        port.submit(accept)
+        rule = portio.Port._take_by_rule  # type: ignore[attr-defined]
+
+        def before(*_: object) -> None:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+        def after(*arguments: object) -> None:
+            monkeypatch.undo()
+            rule(*arguments)
+            raise KeyboardInterrupt
+
+        for interrupted in (before, after, before, after):
+            monkeypatch.setattr(portio.Port, "_take_by_rule", interrupted)
+            assert isinstance(listener.handle, socket.socket)
+            with socket.create_connection(listener.handle.getsockname()):
+                with pytest.raises(KeyboardInterrupt):
+                    next(port)
+                done = next(port)
+                assert done.operation is accept
+                done.result().close()
+        accept.cancel()
+        assert next(port).last
+        assert_balanced(port)
 
 
 @needs_c
