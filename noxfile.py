@@ -96,6 +96,8 @@ def tests(session: nox.Session) -> None:
     selection = ONCE if elsewhere else []
     if elsewhere and found and session.python != found[-1]:
         selection = [*OLDER_KERNELS, "-m", "core", "tests/conformance"]
+        # Objects that the accelerator uses again: the sanitizers do without them.
+        session.env["PYTHONMALLOC"] = "debug"
     session.run("pytest", *WORKERS, *selection, *session.posargs)
 
 

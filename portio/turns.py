@@ -7,10 +7,12 @@ the record has become a completion.  So of one operation there is never more tha
 packet: they leave the port in their order, and what arrives meanwhile waits where it
 was, with the system, or in a buffer of its pool.
 
-Each turn has a token of its own, the next one of the slot, and an entry of its own.
-A record is therefore claimed like every other, by deleting its entry, and cannot be
-taken twice.  The engine lets all tokens of the operation mean it when it is cancelled,
-since whoever cancels may have read one just before it changed.
+Each turn has a token of its own, the next one of the slot, and an entry of its own
+(or, in C, where nobody has seen it, the same one with another token). A record is
+therefore claimed like every other, by deleting what stands in the book for its
+token, and cannot be taken twice. The engine lets all tokens of the operation mean
+it when it is cancelled, since whoever cancels may have read one just before it
+changed.
 
 Ctrl-C (packets.py).  From the claim on, `_due` knows that the next turn has to begin.
 If a signal handler raises before it has, the next call that looks after rescued packets

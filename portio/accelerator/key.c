@@ -68,10 +68,12 @@ static void key_finalize(PyObject *self)
     if (key->port == NULL || key->port == Py_None)
         return;
     PyErr_Fetch(&kind, &value, &trace);
-    PyObject *told = PyObject_CallMethod(self, "_dropped", NULL);
+    PyObject *rule = PyObject_GetAttrString((PyObject *)Py_TYPE(self), "_dropped");
+    PyObject *told = rule != NULL ? PyObject_CallFunctionObjArgs(rule, self, NULL) : NULL;
     if (told == NULL)
-        PyErr_WriteUnraisable(self);
+        PyErr_WriteUnraisable(rule); /* not the key, which somebody might keep */
     Py_XDECREF(told);
+    Py_XDECREF(rule);
     PyErr_Restore(kind, value, trace);
 }
 

@@ -157,9 +157,9 @@ PyMODINIT_FUNC PyInit__accelerator(void)
         array_type = PyObject_GetAttrString(arrays, "array");
     Py_XDECREF(arrays);
     if (array_type == NULL || !names_make() || fields_add(module) < 0 || key_add(module) < 0 ||
-        pin_add(module) < 0 || book_add(module) < 0 || accept_add(module) < 0 || adopt_add(module) < 0 ||
-        handle_add(module) < 0 || loan_add(module) < 0 || registry_add_types(module) < 0 ||
-        port_add(module) < 0) {
+        pin_add(module) < 0 || book_add(module) < 0 || accept_add(module) < 0 ||
+        adopt_add(module) < 0 || handle_add(module) < 0 || loan_add(module) < 0 ||
+        registry_add_types(module) < 0 || port_add(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

@@ -20,7 +20,7 @@ static int pin_traverse(PyObject *self, visitproc visit, void *arg)
 static void pin_dealloc(PyObject *self)
 {
     PyObject_GC_UnTrack(self);
-    PyBuffer_Release(&((struct pin *)self)->view);
+    PyBuffer_Release(&((struct pin *)self)->view); /* and its reference is NULL */
     spares_free(&spares, self);
 }
 

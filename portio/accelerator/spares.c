@@ -26,7 +26,10 @@ PyObject *spares_make(struct spares *spares, PyTypeObject *type)
 void spares_free(struct spares *spares, PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    if (!HAS_SPARES || spares->type != type || spares->count == SPARES) {
+    /* A finalizer is called once in an object's life, and that mark would outlive it: a program may
+       give the class a __del__. */
+    if (!HAS_SPARES || spares->type != type || spares->count == SPARES ||
+        PyObject_GC_IsFinalized(self)) {
         object_free(self);
         return;
     }

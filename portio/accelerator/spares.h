@@ -6,7 +6,7 @@
 
 #include "accelerator.h"
 
-#define SPARES 64 /* as many as a round of an engine brings packets, and more */
+#define SPARES 64 /* as many packets as a thread-bound port takes when it is asked for one */
 
 struct spares {
     PyTypeObject *type; /* of the first that was made */
@@ -14,8 +14,8 @@ struct spares {
     PyObject *objects[SPARES];
 };
 
-/* A new object that the collector does not know of yet; its references are NULL, and other fields
-   are as its predecessor has left them.  NULL: an exception. */
+/* A new object that the collector does not know of yet.  Its references are NULL, since those who
+   free clear them; other fields are as its predecessor has left them.  NULL: an exception. */
 PyObject *spares_make(struct spares *spares, PyTypeObject *type);
 /* The end of a dealloc, instead of object_free: it refers to nothing, and is not tracked. */
 void spares_free(struct spares *spares, PyObject *self);

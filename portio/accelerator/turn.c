@@ -150,8 +150,7 @@ static bool turn_claim(struct port *port, uint64_t token, PyObject *entry, PyObj
                        PyObject *following)
 {
     struct operation *operation = entry_operation(entry);
-    if (!books_are_open(port) || book_find(port_book(port), token) != entry ||
-        operation->entry != entry)
+    if (!books_are_open(port) || book_find(port_book(port), token) != entry)
         return false;
     Py_DECREF(book_remove(port_book(port), token));
     Py_DECREF(operation->entry);
@@ -221,7 +220,7 @@ enum taken turn_take(PyObject *self, struct sink *out, const portio_completion *
     /* From here on nothing of Python runs until the claim.  A finalizer may have got hold of the
        entry meanwhile. */
     if ((keeps && !turn_may_keep(entry, &settled, pooled)) || port->native == NULL ||
-        !completion_append(out))
+        entry_operation(entry)->entry != entry || !completion_append(out))
         goto end;
     if (!turn_claim(port, record->token, entry, again, following)) {
         completion_withdraw(out);

@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import types
+from array import array
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -314,6 +315,23 @@ def test_p7_rescued_packets_are_not_forgotten(
             assert not operation.pending
             assert peer.recv(1) == b""
         assert keys_of(port) == [operation.key]
+
+
+def test_p7_a_completion_that_was_rescued(
+    port: portio.Port, listener: portio.CompletionKey
+) -> None:
+    """Nobody will take it any more: its connection ends with the port."""
+    operation = portio.AcceptKey(listener, multishot=True)
+    port.submit(operation)
+    with connect(listener) as peer:
+        done = take(port)
+        assert not done.last
+        port._rescue([done], array("q"))
+        key = done.result()
+        del done
+        port.close()
+        assert key.closed
+        assert peer.recv(1) == b""
 
 
 class Interrupt:
@@ -666,6 +684,14 @@ def test_p8_as_a_key_is_dropped(
             bystanders.assert_open()
     assert keys_of(port) == [listener]
     assert set(told) == {KeyboardInterrupt}
+
+
+def test_a_key_that_an_exception_drops(port: portio.Port, listener: portio.CompletionKey) -> None:
+    """Its end runs while the exception is on its way, and leaves it alone."""
+    with connect(listener) as peer:
+        with pytest.warns(ResourceWarning), pytest.raises(ZeroDivisionError):
+            _ = accept(port, listener), 1 // 0
+        assert peer.recv(1) == b""
 
 
 @pytest.mark.parametrize("asked", [False, True], ids=["bare", "asked"])

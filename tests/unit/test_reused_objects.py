@@ -18,6 +18,7 @@ from support.taking import take
 
 ROUNDS = 5
 SETTLE, TOKEN = 2, 4  # of an entry (operations/base.py)
+SPARES = 64  # as in spares.h
 
 pytestmark = needs_c
 
@@ -97,13 +98,42 @@ class Finished(portio.Completion[Any]):
     __slots__ = ("more",)
 
 
-def test_a_completion_of_another_class_is_not_taken_for_one(port: portio.Port) -> None:
-    for number in range(ROUNDS):
-        Finished().more = number  # made and dropped
-        port.post()
-        (done,) = port.get_many()
+def test_a_completion_of_another_class_is_not_taken_for_one(
+    port: portio.Port, stream: tuple[portio.CompletionKey, socket.socket]
+) -> None:
+    key, peer = stream
+    receives = [portio.Recv(key, bytearray(1)) for _ in range(2 * SPARES)]
+    port.submit(*receives)
+    peer.send(bytes(len(receives)))
+    held: list[portio.Completion[Any]] = []  # none is left to be used again
+    while len(held) < len(receives):
+        held += port.get_many(256)
+    for _ in range(SPARES):
+        Finished().more = None  # made and dropped
+    port.submit(*receives)
+    peer.send(bytes(len(receives)))
+    for receive in receives:
+        done = take(port)
         assert type(done) is portio.Completion
         assert not hasattr(done, "more")
+        assert done.operation is receive
+        held.append(done)
+
+
+def test_a_completion_that_has_a_finalizer(
+    port: portio.Port,
+    stream: tuple[portio.CompletionKey, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A program may give the class one, to see leaks for instance: it is called for each."""
+    key, peer = stream
+    gone: list[int] = []
+    monkeypatch.setattr(portio.Completion, "__del__", lambda self: gone.append(id(self)), False)
+    for number in range(ROUNDS):
+        peer.send(b"x")
+        port.submit(portio.Recv(key, bytearray(1)))
+        assert take(port).nbytes == 1
+        assert len(gone) == number + 1
 
 
 # Entries of multishot operations
@@ -232,6 +262,32 @@ def test_an_entry_that_a_finalizer_has_seen(
     kept.clear()
     gc.collect()
     assert len(seen) == 100
+    assert all(entry[TOKEN] == token for entry, token, _ in seen)
+    end(port, receive)
+
+
+def test_an_entry_that_a_finalizer_sees_right_before_the_claim(
+    port: portio.Port, stream: tuple[portio.CompletionKey, socket.socket]
+) -> None:
+    """Where the completion is the one object that has to be made, since all others are held."""
+    key, peer = stream
+    receive = portio.RecvMultishot(key, portio.BufferPool(port, 2, 8))
+    port.submit(receive)
+    seen: list[tuple[Any, int, Any]] = []
+    held = []
+    before = gc.get_threshold()
+    try:
+        for number in range(200):
+            gc.set_threshold(1 + number % 4)
+            Watcher(receive, seen)
+            peer.send(b"%08d" % number)
+            done = take(port)
+            assert done.result() == b"%08d" % number
+            held.append(done)
+    finally:
+        gc.set_threshold(*before)
+    gc.collect()
+    assert len(seen) == 200
     assert all(entry[TOKEN] == token for entry, token, _ in seen)
     end(port, receive)
 
