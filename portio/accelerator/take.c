@@ -330,10 +330,10 @@ static bool kept_look(struct port *port)
     if (port->kept == NULL || PyObject_GetBuffer(port->kept, &view, PyBUF_SIMPLE) < 0)
         return false;
     PyObject *before = port->looked_at;
-    port->looked_at = Py_NewRef(port->kept);
-    port->kept_end = (const char *)view.buf + view.len;
     bool whole = port->left >= RECORD_NUMBERS &&
                  port->left * (Py_ssize_t)sizeof(int64_t) <= view.len;
+    port->looked_at = whole ? Py_NewRef(port->kept) : NULL;
+    port->kept_end = (const char *)view.buf + view.len;
     PyBuffer_Release(&view);
     Py_XDECREF(before);
     return whole;

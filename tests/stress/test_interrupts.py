@@ -71,6 +71,13 @@ class Alarm:
         return result
 
 
+def step(port: portio.Port) -> portio.Completion[Any]:
+    """One step of a `for` statement, whose variable has what it gives before Python looks again."""
+    for done in port:
+        return done
+    raise AssertionError("the port is open")
+
+
 @pytest.fixture
 def alarm() -> Iterator[Alarm]:
     """An alarm that rings every few hundred microseconds."""
@@ -86,7 +93,7 @@ def alarm() -> Iterator[Alarm]:
 
 @pytest.mark.usefixtures("no_leak")
 @pytest.mark.parametrize("thread_bound", [False, True], ids=["shared", "thread_bound"])
-@pytest.mark.parametrize("way", ["get", "get_many"])
+@pytest.mark.parametrize("way", ["get", "get_many", "iterate"])
 def test_takes(
     backend: str, alarm: Alarm, rng: random.Random, way: str, *, thread_bound: bool
 ) -> None:
@@ -112,7 +119,9 @@ def test_takes(
             while posted < POSTS or received < RECEIVES:
                 if time.monotonic() > end:
                     fail_with_dump(f"{posted} of {POSTS} posted, {received} of {RECEIVES}")
-                if way == "get":
+                if way == "iterate":
+                    result = alarm.call(step, port)
+                elif way == "get":
                     result = alarm.call(port.get, rng.choice([None, 0, 0.0005]))
                 else:
                     result = alarm.call(port.get_many, rng.randint(1, 40))
