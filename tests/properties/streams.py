@@ -69,7 +69,10 @@ class Stream:
         known = True
         for submission in self.sends:
             if not submission.done:  # may have sent anything between nothing and all
-                sent += submission.data
+                if submission.excused:  # and may have ended, with the next behind a part of it
+                    known = False
+                else:
+                    sent += submission.data
                 break
             sent += submission.sent
             if (
