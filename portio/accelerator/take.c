@@ -356,11 +356,12 @@ static bool kept_take(PyObject *self, struct sink *out)
    sleep; and an exception. */
 enum looked { LOOKED, LOOKED_IN_VAIN, LOOKED_AWAKE, LOOKING_FAILED };
 
-static enum looked looked_at(const struct sink *out)
+/* `done`: nothing has gone wrong.  If something has, there need not be an exception. */
+static enum looked looked_at(const struct sink *out, bool done)
 {
-    return PyErr_Occurred() != NULL ? LOOKING_FAILED
-           : sink_has_any(out)      ? LOOKED
-                                    : LOOKED_IN_VAIN;
+    if (!done && PyErr_Occurred() != NULL)
+        return LOOKING_FAILED;
+    return sink_has_any(out) ? LOOKED : LOOKED_IN_VAIN;
 }
 
 /* Takes one packet; what came with it is kept. */
@@ -372,9 +373,8 @@ static enum looked packet_take(PyObject *self, struct sink *out, int64_t timeout
         port->batch > BATCH_MOST)
         return LOOKED_IN_VAIN;
     if (port->left != 0) {
-        if (port->owner == PyThread_get_thread_ident())
-            (void)kept_take(self, out);
-        return looked_at(out);
+        bool mine = port->owner == PyThread_get_thread_ident();
+        return mine ? looked_at(out, kept_take(self, out)) : LOOKED_IN_VAIN;
     }
     int taken = records_get(port, records, (uint32_t)port->batch, timeout);
     if (taken < 0)
@@ -386,15 +386,14 @@ static enum looked packet_take(PyObject *self, struct sink *out, int64_t timeout
         if (kept == NULL || port->left != 0) { /* a finalizer was here, and has kept some */
             records_rescue(self, records, (uint32_t)taken);
             Py_XDECREF(kept);
-            return looked_at(out);
+            return looked_at(out, false);
         }
         PyObject *before = port->kept;
         port->kept = kept;
         port->left = ((Py_ssize_t)taken - 1) * RECORD_NUMBERS;
         Py_XDECREF(before);
     }
-    (void)records_take(self, out, records, 1);
-    return looked_at(out);
+    return looked_at(out, records_take(self, out, records, 1));
 }
 
 /* `_next(out, timeout)`: what `get` does; else like `_fill`. */

@@ -441,18 +441,20 @@ def test_nothing_is_counted_wrong(
             pair[1].recv(8)
 
     walk()
-    for _ in range(ROUNDS):  # where a busy machine makes it sleep, the interpreter learns that way
-        port.submit(portio.Timer(1e-4))
-        assert port.get() is not None
     gc.collect()
     before = [sys.getrefcount(each) for each in watched]
-    blocks = sys.getallocatedblocks()
-    walk()
-    gc.collect()
+    grown = []
+    for _ in range(3):
+        blocks = sys.getallocatedblocks()
+        walk()
+        gc.collect()
+        grown.append(sys.getallocatedblocks() - blocks)
     after = [sys.getrefcount(each) for each in watched]
     for each, old, new in zip(watched, before, after, strict=True):
         assert abs(new - old) < ROUNDS // 2, each  # None has others who come and go
-    assert sys.getallocatedblocks() - blocks < ROUNDS
+    # What is lost is lost in every walk; what others do in this process, as that which gives out
+    # the tests, or what is made when the port has to sleep for the first time, is not.
+    assert min(grown) < ROUNDS, grown
 
 
 @pytest.mark.parametrize("by_rule", [False, True])
